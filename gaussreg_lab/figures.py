@@ -1,0 +1,117 @@
+"""Drawing: functions (ax, tensors) -> ax that know how things look and nothing of what they mean.
+
+Colours are Okabe and Ito's, told apart by colour-blind readers, and never alone: each comes with
+a line style and a marker of its own. Text is 12 points or more, to be read from the last row.
+Figures are made without pyplot, so none stays open; `show` puts one on the page with a sentence
+that says what is in it.
+
+Lesson: none of its own; every figure of the course comes from here.
+"""
+
+import io
+from collections.abc import Sequence
+
+import matplotlib
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+BLUE, ORANGE, GREEN, RED, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
+LOOKS = (
+    {"color": BLUE, "linestyle": "-", "marker": "o"},
+    {"color": RED, "linestyle": "--", "marker": "s"},
+    {"color": GREEN, "linestyle": "-.", "marker": "^"},
+    {"color": ORANGE, "linestyle": ":", "marker": "D"},
+    {"color": PURPLE, "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
+)
+SCREEN_DPI = 100  # a figure of 9 inches is 900 pixels wide on the page
+STYLE = {
+    "figure.dpi": 144,  # sharper than it is shown
+    "figure.figsize": (9.0, 3.2),
+    "font.size": 12,
+    "axes.titlesize": 13,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "axes.axisbelow": True,
+    "axes.prop_cycle": matplotlib.cycler(color=[look["color"] for look in LOOKS]),
+    "lines.linewidth": 2,
+    "lines.markersize": 6,
+    "legend.frameon": False,
+    "image.cmap": "gray_r",  # ink on paper
+}
+
+
+def new_figure(
+    widths: Sequence[float] = (1.0,), size: tuple[float, float] = (9.0, 3.2)
+) -> tuple[Figure, list[Axes]]:
+    """A figure in the course's style, with one axes for each relative width, side by side.
+
+    size: width and height in inches; 9 fills a notebook's column.
+
+    >>> figure, (left, right) = new_figure((1, 2))
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(1, len(widths), gridspec_kw={"width_ratios": list(widths)}, squeeze=False)
+    return figure, list(axes[0])
+
+
+def show(figure: Figure, sentence: str) -> None:
+    """Put a figure on the page, and below it a sentence that says what it shows.
+
+    The sentence is for those who cannot see the picture, and for those who are not sure what
+    to look at. Notebooks give pictures no alternative text of their own.
+    """
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    width, height = (round(inches * SCREEN_DPI) for inches in figure.get_size_inches())
+    display(
+        {"image/png": png.getvalue(), "text/plain": sentence},
+        metadata={"image/png": {"width": width, "height": height}},
+        raw=True,
+    )
+    print(sentence)
+
+
+def picture(ax: Axes, image: Tensor, title: str = "") -> Axes:
+    """A grey image (height, width) or (1, height, width); 0 is white, 1 is black, as ink on paper.
+
+    Values outside [0, 1] are shown as the nearer end.
+    """
+    ax.imshow(image.detach().squeeze().cpu(), vmin=0, vmax=1, cmap=STYLE["image.cmap"])
+    ax.set(xticks=[], yticks=[], title=title)
+    ax.grid(False)
+    return ax
+
+
+def curve(
+    ax: Axes, x: Tensor, y: Tensor, error: Tensor | None = None, label: str = "", look: int = 0
+) -> Axes:
+    """A curve y over x, all 1-D, with a band of one `error` to either side; look: which of LOOKS."""
+    style = {**LOOKS[look], "marker": None}
+    ax.plot(x.detach().cpu(), y.detach().cpu(), label=label or None, **style)
+    if error is not None:
+        low, high = (y - error).detach().cpu(), (y + error).detach().cpu()
+        ax.fill_between(x.detach().cpu(), low, high, color=style["color"], alpha=0.2, linewidth=0)
+    return ax
+
+
+def points(ax: Axes, x: Tensor, y: Tensor, label: str = "", look: int = 0) -> Axes:
+    """Markers at (x, y), 1-D."""
+    style = {**LOOKS[look], "linestyle": "none"}
+    ax.plot(x.detach().cpu(), y.detach().cpu(), label=label or None, **style)
+    return ax
+
+
+def bars(ax: Axes, x: Tensor, heights: Tensor, label: str = "", look: int = 0, width: float = 8.0) -> Axes:
+    """Thin upright bars, 1-D, each with a marker on top; width in points.
+
+    One line collection instead of a rectangle for each bar: quick enough for a slider.
+    """
+    style = LOOKS[look]
+    at, tops = x.detach().cpu(), heights.detach().cpu()
+    ax.vlines(at, 0, tops, color=style["color"], linewidth=width, alpha=0.55)
+    return points(ax, at, tops, label, look)
