@@ -11,8 +11,9 @@ COURSE = Path(__file__).parent.parent / "notebooks"
 START = COURSE / "00_start_here.ipynb"
 LAB_SETTINGS = Path(__file__).parent / "lab_settings"
 
-# nothing but the course: no news, no look for updates, extensions or language servers
+# nothing but the course, at its first lesson: no news, no look for updates, extensions or language servers
 QUIET = (
+    f"--LabApp.default_url=/lab/tree/{COURSE.name}/{START.name}",  # also in the address it prints
     "--LabApp.extension_manager=readonly",
     "--LabApp.news_url=",
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
@@ -25,7 +26,7 @@ def arguments(further: list[str]) -> list[str]:
     """JupyterLab's command line for the course, with the user's own arguments last: they win."""
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0  # as in most containers
     allowed = ["--allow-root"] if is_root else []
-    return [str(START), f"--ServerApp.root_dir={COURSE.parent}", *QUIET, *allowed, *further]
+    return [f"--ServerApp.root_dir={COURSE.parent}", *QUIET, *allowed, *further]
 
 
 def main() -> None:

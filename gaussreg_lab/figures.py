@@ -8,10 +8,12 @@ that says what is in it.
 Lesson: none of its own; every figure of the course comes from here.
 """
 
+import base64
 import io
 from collections.abc import Sequence
 
 import matplotlib
+import numpy as np
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -69,20 +71,26 @@ def show(figure: Figure, sentence: str) -> None:
     figure.savefig(png, format="png")
     width, height = (round(inches * SCREEN_DPI) for inches in figure.get_size_inches())
     display(
-        {"image/png": png.getvalue(), "text/plain": sentence},
+        {"image/png": base64.b64encode(png.getvalue()).decode(), "text/plain": sentence},
         metadata={"image/png": {"width": width, "height": height}},
         raw=True,
     )
     print(sentence)
 
 
-def picture(ax: Axes, image: Tensor, title: str = "") -> Axes:
-    """A grey image (height, width) or (1, height, width); 0 is white, 1 is black, as ink on paper.
+def picture(ax: Axes, image: Tensor) -> Axes:
+    """A grey image (height, width) or (1, height, width), as ink on paper: larger is darker.
 
-    Values outside [0, 1] are shown as the nearer end.
+    The greys run from -0.5 to 1.5, so that noise around paper (0) and ink (1) is not cut off.
     """
-    ax.imshow(image.detach().squeeze().cpu(), vmin=0, vmax=1, cmap=STYLE["image.cmap"])
+    ax.imshow(_values(image.squeeze()), vmin=-0.5, vmax=1.5, cmap=STYLE["image.cmap"])
+    return ax
+
+
+def frame(ax: Axes, title: str) -> Axes:
+    """An axes without ticks and with a border all around, for pictures."""
     ax.set(xticks=[], yticks=[], title=title)
+    ax.spines[:].set_visible(True)
     ax.grid(False)
     return ax
 
@@ -92,17 +100,17 @@ def curve(
 ) -> Axes:
     """A curve y over x, all 1-D, with a band of one `error` to either side; look: which of LOOKS."""
     style = {**LOOKS[look], "marker": None}
-    ax.plot(x.detach().cpu(), y.detach().cpu(), label=label or None, **style)
+    ax.plot(_values(x), _values(y), label=label or None, **style)
     if error is not None:
-        low, high = (y - error).detach().cpu(), (y + error).detach().cpu()
-        ax.fill_between(x.detach().cpu(), low, high, color=style["color"], alpha=0.2, linewidth=0)
+        low, high = _values(y - error), _values(y + error)
+        ax.fill_between(_values(x), low, high, color=style["color"], alpha=0.2, linewidth=0)
     return ax
 
 
 def points(ax: Axes, x: Tensor, y: Tensor, label: str = "", look: int = 0) -> Axes:
     """Markers at (x, y), 1-D."""
     style = {**LOOKS[look], "linestyle": "none"}
-    ax.plot(x.detach().cpu(), y.detach().cpu(), label=label or None, **style)
+    ax.plot(_values(x), _values(y), label=label or None, **style)
     return ax
 
 
@@ -112,6 +120,10 @@ def bars(ax: Axes, x: Tensor, heights: Tensor, label: str = "", look: int = 0, w
     One line collection instead of a rectangle for each bar: quick enough for a slider.
     """
     style = LOOKS[look]
-    at, tops = x.detach().cpu(), heights.detach().cpu()
+    at, tops = _values(x), _values(heights)
     ax.vlines(at, 0, tops, color=style["color"], linewidth=width, alpha=0.55)
-    return points(ax, at, tops, label, look)
+    return points(ax, x, heights, label, look)
+
+
+def _values(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()

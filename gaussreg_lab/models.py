@@ -80,8 +80,8 @@ def lenet(
 
 def lenet8(
     classes: int = 10,
-    channels: tuple[int, int] = (16, 32),
-    hidden: int = 64,
+    channels: tuple[int, int] = (32, 64),
+    hidden: int = 128,
     pool: type[nn.Module] = nn.AvgPool2d,
     seed: int = 0,
 ) -> nn.Sequential:

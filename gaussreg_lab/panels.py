@@ -16,11 +16,11 @@ that is read without a kernel the same output shows the picture as it was last s
 Lesson: notebooks/00_start_here.ipynb
 """
 
+import base64
 import html
 import inspect
-import math
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 
 import ipywidgets as widgets
@@ -28,77 +28,16 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from gaussreg_lab.blitting import Blitter
+from gaussreg_lab.controls import expect_in_range, slider, tick
 
-STEPS = 40  # from one end of a slider to the other: forty key presses
 SCREEN_DPI = 100  # a figure of 9 inches is 900 CSS pixels wide, however sharp its own dpi makes it
-WORDS_IN_FULL = {"description_width": "initial"}
-
-
-def slider(
-    label: str, low: float, high: float, value: float, steps: int = STEPS, log: bool = False
-) -> widgets.Widget:
-    """A slider from low to high in `steps` equal steps; with log=True in equal factors.
-
-    label: words, with the unit. Raises ValueError unless low < high and low <= value <= high,
-    all finite, and positive for log.
-
-    >>> slider("noise sigma (pixel units)", 0, 1, 0.25).step
-    0.025
-    """
-    if not (low < high and low <= value <= high and math.isfinite(high - low)):
-        raise ValueError(
-            f"Expected low <= value <= high and low < high, got {low}, {value}, {high} for {label!r}"
-        )
-    look = {"description": label, "style": WORDS_IN_FULL, "layout": widgets.Layout(width="400px")}
-    if log:
-        if low <= 0:
-            raise ValueError(f"Expected low > 0 for a logarithmic slider, got {low} for {label!r}")
-        low, high = math.log10(low), math.log10(high)
-        return widgets.FloatLogSlider(
-            value=value, min=low, max=high, step=(high - low) / steps, readout_format=".3g", **look
-        )
-    step = (high - low) / steps
-    digits = max(0, 1 - math.floor(math.log10(step)))  # enough of them to tell two steps apart
-    return widgets.FloatSlider(value, min=low, max=high, step=step, readout_format=f".{digits}f", **look)
-
-
-def whole_slider(label: str, low: int, high: int, value: int) -> widgets.Widget:
-    """A slider over the whole numbers from low to high.
-
-    >>> whole_slider("which digit", 0, 9, 3).value
-    3
-    """
-    if not low <= value <= high:
-        raise ValueError(f"Expected low <= value <= high, got {low}, {value}, {high} for {label!r}")
-    return widgets.IntSlider(
-        value, low, high, description=label, style=WORDS_IN_FULL, layout=widgets.Layout(width="400px")
-    )
-
-
-def choice(label: str, options: Sequence[str] | Mapping[str, object], value: object = None) -> widgets.Widget:
-    """One of several options; a mapping shows its keys and gives its values.
-
-    >>> choice("network", ["plain", "noisy"]).value
-    'plain'
-    """
-    first = next(iter(options.values() if isinstance(options, Mapping) else options))
-    return widgets.Dropdown(
-        options=options, value=first if value is None else value, description=label, style=WORDS_IN_FULL
-    )
-
-
-def tick(label: str, value: bool = False) -> widgets.Widget:
-    """A box to tick.
-
-    >>> tick("check by sampling").value
-    False
-    """
-    return widgets.Checkbox(value, description=label, indent=False, layout=widgets.Layout(width="auto"))
 
 
 def explore(
     draw: Callable[..., str],
     figure: Figure,
+    /,
+    *,
     presets: Mapping[str, Mapping[str, object]] | None = None,
     **controls: widgets.Widget | tuple | bool,
 ) -> "Panel":
@@ -175,8 +114,8 @@ class Panel:
         """
         self._expect_known(values, "set")
         before = self.state()
-        self._place(values)
         try:
+            self._place(values)
             self._redraw()
         except BaseException:
             self._place(before)
@@ -204,7 +143,7 @@ class Panel:
         display(
             {
                 "application/vnd.jupyter.widget-view+json": view,
-                "image/png": self.png(),
+                "image/png": base64.b64encode(self.png()).decode(),
                 "text/plain": self.summary(),
             },
             raw=True,
@@ -259,7 +198,7 @@ class Panel:
         for name, value in values.items():
             if name not in self.controls:
                 raise ValueError(f"Expected one of {sorted(self.controls)} in {where}, got {name!r}")
-            _expect_in_range(name, value, self.controls[name])
+            expect_in_range(name, value, self.controls[name])
 
 
 def _control(name: str, given: widgets.Widget | tuple | bool) -> widgets.Widget:
@@ -276,18 +215,6 @@ def _expect_same_names(draw: Callable, controls: Mapping[str, object]) -> None:
     wanted = list(inspect.signature(draw).parameters)
     if sorted(wanted) != sorted(controls):
         raise TypeError(f"Expected a control for each of draw's arguments {wanted}, got {list(controls)}")
-
-
-def _expect_in_range(name: str, value: object, control: widgets.Widget) -> None:
-    if isinstance(control, widgets.FloatSlider | widgets.IntSlider):
-        low, high = control.min, control.max
-    elif isinstance(control, widgets.FloatLogSlider):
-        low, high = control.base**control.min, control.base**control.max
-    else:
-        return  # other widgets refuse by themselves what they do not know
-    slack = 1e-9 * (high - low)  # 10 ** log10(0.3) may miss 0.3 by a rounding
-    if not low - slack <= value <= high + slack:
-        raise ValueError(f"Expected {name} between {low:g} and {high:g}, got {value}")
 
 
 def _as_error(error: Exception) -> str:

@@ -36,13 +36,15 @@ def fit(
     loss: Loss,
     optimizer: torch.optim.Optimizer,
     epochs: int = 1,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
     progress: bool = True,
 ) -> History:
     """Train `model` in place and return the history of its loss.
 
     batches: gives (x, y) anew at each pass, as `datasets.batches` does; moved to the model's
-    device. progress: show a bar, one tick an epoch. Stopping the cell (Ctrl-C) ends the training
-    early and returns what there is; the model keeps what it has learned. It is left in eval mode.
+    device. schedule: of the learning rate, stepped after each epoch. progress: show a bar, one
+    tick an epoch. Stopping the cell (Ctrl-C) ends the training early and returns what there is;
+    the model keeps what it has learned. It is left in eval mode.
     Raises ValueError for epochs < 0, for batches that are exhausted by one pass, and as soon as the
     loss is not finite, before that step has touched the weights.
 
@@ -74,6 +76,8 @@ def fit(
                     f"{epoch + 1}; pass a list or datasets.batches(...), not a generator"
                 )
             history.epoch_losses.append(sum(new) / len(new))
+            if schedule is not None:
+                schedule.step()
     except KeyboardInterrupt:
         history.interrupted = True
     finally:

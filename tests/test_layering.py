@@ -1,0 +1,111 @@
+"""The shape of the package: imports point to simpler modules, and each idea has file, test and lesson."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "gaussreg_lab"
+LEVELS = {
+    "gaussian": 0,
+    "quadrature": 0,
+    "models": 0,
+    "datasets": 0,
+    "losses": 2,
+    "training": 3,
+    "robustness": 3,
+    "blitting": 3,
+    "controls": 3,
+    "figures": 4,
+    "panels": 4,
+    "exercises": 4,
+    "environment": 5,
+    "__init__": 6,
+    "__main__": 6,
+}
+HEAVY = {"torchvision", "matplotlib", "ipywidgets", "IPython", "tqdm", "PIL", "jupyterlab"}
+WITH_PICTURES = {"blitting", "controls", "figures", "panels", "exercises", "environment"}
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+
+def tree_of(module: str) -> ast.Module:
+    return ast.parse((PACKAGE / f"{module}.py").read_text())
+
+
+def imported(nodes) -> set[str]:
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are written in full"
+            found.add(node.module)
+    return found
+
+
+def test_every_module_has_a_level():
+    assert set(MODULES) == set(LEVELS)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_to_lower_levels(module):
+    for name in imported(ast.walk(tree_of(module))):
+        if name.startswith("gaussreg_lab."):
+            assert LEVELS[name.split(".")[1]] < LEVELS[module], f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - WITH_PICTURES))
+def test_maths_does_not_import_pictures(module):
+    heavy = {name.split(".")[0] for name in imported(tree_of(module).body)} & HEAVY
+    assert heavy == set()
+
+
+def test_figures_know_no_maths():
+    assert not any(name.startswith("gaussreg_lab") for name in imported(ast.walk(tree_of("figures"))))
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"__init__"}))
+def test_every_module_has_its_test(module):
+    assert (ROOT / "tests" / f"test_{module.strip('_')}.py").exists()
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"__init__", "__main__"}))
+def test_every_module_names_its_lesson(module):
+    lesson = re.search(r"Lesson: (.+)", ast.get_docstring(tree_of(module)))[1]
+    if lesson.startswith("notebooks/"):
+        assert (ROOT / lesson).exists()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_public_definition_says_what_it_does(module):
+    for node in tree_of(module).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{module}.{node.name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_file_holds_one_idea(module):
+    assert len((PACKAGE / f"{module}.py").read_text().splitlines()) <= 300
+
+
+def test_the_public_face_can_be_had():
+    import gaussreg_lab
+
+    assert all(hasattr(gaussreg_lab, name) for name in gaussreg_lab.__all__)
+    assert set(gaussreg_lab.__all__) <= set(dir(gaussreg_lab))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        gaussreg_lab.nonsense  # noqa: B018
+
+
+def test_import_brings_nothing_heavy_that_torch_does_not():
+    program = (
+        "import sys, torch; before = set(sys.modules); import gaussreg_lab; print(*set(sys.modules) - before)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    added = set(ran.stdout.split())
+    assert "gaussreg_lab.gaussian" in added, ran.stderr
+    assert added & HEAVY == set()
