@@ -25,18 +25,19 @@ REQUIREMENTS = (
     "tqdm>=4.66,<5",
 )
 OLDEST_PYTHON = (3, 10)
-THREADS = 2
+THREADS = 1
 
 
 def setup() -> None:
-    """Give this notebook the course's figure style, a seed and a bounded number of threads.
+    """Give this notebook the course's figure style, a seed and a single thread.
 
     Prints nothing. Called by the first cell of every lesson; harmless to call again.
     """
     matplotlib.rcParams.update(STYLE)
     torch.manual_seed(0)
-    # networks this small gain nothing from a third thread, and sums are rounded alike everywhere
-    torch.set_num_threads(min(THREADS, torch.get_num_threads()))
+    # Networks this small gain little from a second thread, and threads that wait for each other on a
+    # shared core (Binder, a classroom server) can take ten times as long as one alone.
+    torch.set_num_threads(THREADS)
 
 
 def check_environment() -> list[str]:

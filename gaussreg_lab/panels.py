@@ -85,10 +85,12 @@ class Panel:
         self._following = True
         self._sentence = ""
         width, height = (f"{round(inches * SCREEN_DPI)}px" for inches in figure.get_size_inches())
-        # both sizes are fixed, so that nothing below moves while a picture changes
-        self._image = widgets.Image(format="png", layout=widgets.Layout(width=width, height=height))
-        self._words = widgets.HTML(layout=widgets.Layout(width=width, min_height="3.6em"))
-        self._error = widgets.HTML(layout=widgets.Layout(max_width=width))
+        # both sizes are fixed, so that nothing below moves while a picture changes; a page that is
+        # too narrow shows all of it smaller
+        box = widgets.Layout(width=width, height=height, max_width="100%", object_fit="contain")
+        self._image = widgets.Image(format="png", layout=box)
+        self._words = widgets.HTML(layout=widgets.Layout(width=width, max_width="98%", min_height="3.6em"))
+        self._error = widgets.HTML(layout=widgets.Layout(width=width, max_width="98%"))
         self._redraw()
         self._start = self.state()
         for name, preset in presets.items():

@@ -9,6 +9,7 @@ that is what a judge is for.
 Lesson: notebooks/01_gaussian.ipynb
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -35,10 +36,16 @@ def expectation(function: Callable[[Tensor], Tensor], mean: float, var: float, k
         raise ValueError(f"Expected var > 0, got {var}")
     std = math.sqrt(var)
     middle = min(max((kink - mean) / std, -FARTHEST), FARTHEST)
-    nodes, weights = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(NODES))
+    nodes, weights = _gauss_legendre()
     total = torch.zeros((), dtype=torch.float64)
     for low, high in ((-FARTHEST, middle), (middle, FARTHEST)):
         t = (low + high) / 2 + (high - low) / 2 * nodes
         density = torch.exp(-t.square() / 2) / math.sqrt(2 * math.pi)
         total += (high - low) / 2 * (weights * function(mean + std * t) * density).sum()
     return total
+
+
+@functools.cache  # they take longer to find than everything else here
+def _gauss_legendre() -> tuple[Tensor, Tensor]:
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    return torch.from_numpy(nodes), torch.from_numpy(weights)

@@ -84,5 +84,5 @@ def test_setup_is_silent_and_can_be_repeated(capsys):
         setup()
         assert torch.equal(torch.rand(3), first)
         assert matplotlib.rcParams["figure.dpi"] == 144
-    assert torch.get_num_threads() <= environment.THREADS
+    assert torch.get_num_threads() == 1
     assert capsys.readouterr() == ("", "")

@@ -1,5 +1,6 @@
 """The notebooks as committed: readable unrun, checked for real, the same everywhere, with solutions."""
 
+import ast
 import hashlib
 import os
 import re
@@ -220,3 +221,31 @@ def test_a_lone_notebook_clones_the_course_beside_it_once(lone_notebook, tmp_pat
         assert ran.stdout.strip() == str(tmp_path / "gaussreg_lab_course" / "gaussreg_lab" / "__init__.py"), (
             ran.stderr
         )
+
+
+@every_notebook
+def test_no_name_means_two_things(path):
+    """Cells can be run again in any order: none takes a name that another has given, but for figures."""
+    passing = {"figure", "axes", "ax", "look", "name", "title", "style", "lab", "here", "root", "clone"}
+    given: dict[str, int] = {}
+    for number, cell in enumerate(cells(path, "code")):
+        for name in names_given(cell.source) - passing:
+            assert given.setdefault(name, number) == number, f"{name} is given again: {cell.source[:80]}"
+
+
+def names_given(source: str) -> set[str]:
+    found, todo = set(), list(ast.parse(source).body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)  # what happens inside stays inside
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif not isinstance(node, ast.Lambda | ast.ListComp | ast.GeneratorExp | ast.DictComp | ast.SetComp):
+            todo.extend(ast.iter_child_nodes(node))
+    return found
+
+
+@every_notebook
+def test_no_cell_is_longer_than_a_screen(path):
+    assert max(len(cell.source.splitlines()) for cell in cells(path, "code")) <= 36
