@@ -12,7 +12,8 @@ START = COURSE / "00_start_here.ipynb"
 LAB_SETTINGS = Path(__file__).parent / "lab_settings"
 
 # nothing but the course, at its first lesson: no news, no look for updates, extensions or language servers
-QUIET = (
+SETTINGS = (
+    f"--ServerApp.root_dir={COURSE.parent}",
     f"--LabApp.default_url=/lab/tree/{COURSE.name}/{START.name}",  # also in the address it prints
     "--LabApp.extension_manager=readonly",
     "--LabApp.news_url=",
@@ -23,10 +24,12 @@ QUIET = (
 
 
 def arguments(further: list[str]) -> list[str]:
-    """JupyterLab's command line for the course, with the user's own arguments last: they win."""
+    """JupyterLab's command line for the course; where the user sets the same thing, the user wins."""
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0  # as in most containers
     allowed = ["--allow-root"] if is_root else []
-    return [f"--ServerApp.root_dir={COURSE.parent}", *QUIET, *allowed, *further]
+    theirs = {argument.split("=")[0] for argument in further}  # JupyterLab refuses to be told twice
+    ours = [setting for setting in SETTINGS if setting.split("=")[0] not in theirs]
+    return [*ours, *allowed, *further]
 
 
 def main() -> None:

@@ -79,6 +79,12 @@ def tick(label: str, value: bool = False) -> widgets.Widget:
     return widgets.Checkbox(value, description=label, indent=False, layout=widgets.Layout(width="auto"))
 
 
+def live_view(widget: widgets.Widget) -> dict[str, object]:
+    """The part of a display bundle that a live notebook shows as this widget."""
+    view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    return {"application/vnd.jupyter.widget-view+json": view}
+
+
 def expect_in_range(name: str, value: object, control: widgets.Widget) -> None:
     """Raise ValueError for a value that the control called `name` cannot show."""
     if isinstance(control, widgets.Dropdown):

@@ -16,9 +16,8 @@ Lesson: notebooks/00_start_here.ipynb
 """
 
 import hashlib
+import io
 import math
-import shutil
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
+
+from gaussreg_lab.downloads import read
 
 PACKAGE = Path(__file__).parent
 DIGITS_SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"  # images, then labels
@@ -101,7 +102,7 @@ def cifar10(root: str | Path | None = None, download: bool = False, train_size: 
 def two_moons(count: int = 400, noise: float = 0.03, seed: int = 0) -> Split:
     """Two interleaved half circles in the unit square, one class each; half train, half test.
 
-    count: points in all, at least 4. noise: standard deviation of their scatter, in the same
+    count: points in all, a multiple of 4. noise: standard deviation of their scatter, in the same
     units as sigma. x has shape (count / 2, 2).
 
     >>> two_moons(count=8).train.x.shape
@@ -138,7 +139,9 @@ def batches(images: Images, size: int = 128, seed: int | None = 0) -> Iterable[t
     if seed is not None:
         order = RandomSampler(data, generator=torch.Generator().manual_seed(seed))
     # a whole batch is one indexing operation: a hundred times faster than image by image
-    return DataLoader(data, sampler=BatchSampler(order, size, drop_last=False), batch_size=None)
+    by_batch = BatchSampler(order, size, drop_last=False)
+    # the second generator is for worker processes we do not have, drawn from the global one otherwise
+    return DataLoader(data, sampler=by_batch, batch_size=None, generator=torch.Generator())
 
 
 def expect_pairs(x: Tensor, y: Tensor) -> None:
@@ -162,9 +165,9 @@ def _digits_file() -> Path:
 def _read_digits(file: Path) -> tuple[np.ndarray, np.ndarray]:
     damaged = f"Expected the course's digits in {file}, got a damaged file; take it from the repository again"
     try:
-        with np.load(file) as arrays:
+        with np.load(io.BytesIO(file.read_bytes())) as arrays:  # np.load would leave a damaged file open
             images, labels = arrays["images"], arrays["labels"]
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+    except Exception as error:  # numpy and zipfile have a dozen ways to say that a file is damaged
         raise ValueError(f"{damaged} ({error})") from error
     if hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest() != DIGITS_SHA256:
         raise ValueError(f"{damaged} (its checksum differs)")
@@ -179,55 +182,8 @@ def _rank_within_class(y: Tensor) -> Tensor:
 
 def _torchvision_split(kind: type, root: str | Path | None, download: bool, train_size: int | None) -> Split:
     root = PACKAGE.parent / "data" if root is None else Path(root).expanduser()
-    if download:
-        _download(kind, root)
-    train, test = (_as_images(_open(kind, root, train)) for train in (True, False))
+    train, test = (_as_images(dataset) for dataset in read(kind, root, download))
     return Split(train if train_size is None else _first_of_each_class(train, train_size), test)
-
-
-def _open(kind: type, root: Path, train: bool):
-    """One of torchvision's data sets, from disk; its errors said in words that help."""
-    name = kind.__name__
-    try:
-        dataset = kind(root, train=train)
-        if len(dataset.data) != len(dataset.targets):
-            raise ValueError(f"{len(dataset.data)} images, {len(dataset.targets)} labels")
-    except RuntimeError as error:
-        if "not found" not in str(error).lower():
-            raise _damaged(name, root, error) from error
-        raise FileNotFoundError(
-            f"Expected {name} in {root}, found it missing or incomplete; pass root= the folder that "
-            "holds it, or download=True to fetch it once (digits() needs neither)"
-        ) from error
-    except (AssertionError, EOFError, IndexError, KeyError, OSError, ValueError, TypeError) as error:
-        raise _damaged(name, root, error) from error
-    return dataset
-
-
-def _damaged(name: str, root: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"Expected {name} in {root}, got damaged files ({error}); delete them and pass download=True"
-    )
-
-
-def _download(kind: type, root: Path) -> None:
-    """Fetch into a folder of its own and move over when whole: a failure leaves `root` as it was."""
-    try:
-        return _open(kind, root, train=True), _open(kind, root, train=False)
-    except (FileNotFoundError, ValueError):
-        incoming = root / ".incoming" / kind.__name__
-    incoming.mkdir(parents=True, exist_ok=True)
-    try:
-        kind(incoming, download=True)
-    except (RuntimeError, OSError) as error:
-        raise ConnectionError(
-            f"Could not download {kind.__name__} into {root}: {error}\n"
-            "Without a network use digits(), or copy the data set's folder there from another machine; "
-            "what arrived so far is kept, so calling again goes on from there"
-        ) from error
-    _open(kind, incoming, train=True), _open(kind, incoming, train=False)
-    shutil.copytree(incoming, root, dirs_exist_ok=True)
-    shutil.rmtree(incoming)
 
 
 def _as_images(dataset) -> Images:

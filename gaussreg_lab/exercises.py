@@ -17,6 +17,7 @@ import torch
 from IPython.display import display
 from torch import Tensor
 
+from gaussreg_lab.controls import live_view
 from gaussreg_lab.gaussian import relu_mean
 from gaussreg_lab.quadrature import expectation
 from gaussreg_lab.robustness import NoiseCurve
@@ -82,11 +83,7 @@ def predict(question: str, options: Sequence[str], answer: int, because: str) ->
     folded = html.escape(f"{options[answer]}. {because}")
     display(
         {
-            "application/vnd.jupyter.widget-view+json": {
-                "version_major": 2,
-                "version_minor": 0,
-                "model_id": box.model_id,
-            },
+            **live_view(box),
             "text/html": f"<p><b>Predict.</b> {html.escape(question)}</p><ul>{listed}</ul>"
             f"<details><summary>Answer</summary>{folded}</details>",
             "text/plain": f"Predict. {question} ({' / '.join(options)})",

@@ -25,7 +25,7 @@ from torch import Tensor
 FARTHEST_TAIL = 40.0  # phi(40) is 0 even in float64, so nothing is lost by stopping there
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors have no single answer to ==
 class Gaussian:
     """A Gaussian vector, image or batch: its mean with either variances or a covariance.
 
@@ -103,8 +103,8 @@ def relu_mean(mean: Tensor, var: Tensor) -> Tensor:
     mean, var: floating point, one dtype, any shapes that broadcast; var in squared units of
     the mean. Returns the broadcast shape in units of the mean. At var = 0 this is the plain
     ReLU, with gradient 0 with respect to var. Negative var and NaN give NaN.
-    Relative error about 1e-12 in float64 for mean / std down to -20; float32 is computed in
-    float64 and rounded once. Differentiable twice.
+    Relative error for mean / std down to -20: about 1e-12 in float64; in float32 below 1e-5, as
+    much as a rounding of the inputs does there. Differentiable twice.
     Raises TypeError for other or mixed dtypes, ValueError for shapes that do not broadcast.
 
     >>> relu_mean(torch.tensor([-1.0, 0.0, 1.0]), torch.tensor(1.0))  # the middle: 1/sqrt(2 pi)
@@ -116,8 +116,9 @@ def relu_mean(mean: Tensor, var: Tensor) -> Tensor:
 def relu_var(mean: Tensor, var: Tensor) -> Tensor:
     """Variance of max(z, 0) for z ~ N(mean, var), elementwise.
 
-    Arguments, accuracy, limits and errors as in `relu_mean`; the result is in squared units of
-    the mean, never negative, and at var = 0 the smallest number of the dtype.
+    Arguments, limits and errors as in `relu_mean`; the result is in squared units of the mean and
+    never negative; at var = 0 it is 0 or the smallest number of the dtype. Relative error in
+    float64 about 1e-12 for mean / std down to -8, and 3e-11 down to -20.
 
     >>> relu_var(torch.tensor([-1.0, 0.0, 1.0]), torch.tensor(1.0))  # the middle: 1/2 - 1/(2 pi)
     tensor([0.0684, 0.3408, 0.7511])
@@ -163,8 +164,8 @@ def gelu_mean(mean: Tensor, var: Tensor) -> Tensor:
     tensor([-0.0201,  0.2821,  0.9799])
     """
     _expect_matching(mean, var, "mean", "var")
-    spread = (1 + var).sqrt()
-    return relu_mean(mean, 1 + var) - normal_density(mean / spread) / spread
+    both = torch.where(var < 0, torch.nan, 1 + var)  # the variance of the input, and one unit of its own
+    return relu_mean(mean, both) - normal_density(mean / both.sqrt()) / both.sqrt()
 
 
 def normal_density(t: Tensor) -> Tensor:
@@ -241,7 +242,8 @@ def _relu_mean_slopes(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
 def _relu_var(mean: Tensor, std: Tensor) -> Tensor:
     t, distance = _standardized(mean, std)
     tail = _tail(distance, mean.dtype)
-    return (std.double().square() * (normal_cdf(t) - tail * (distance + tail))).to(mean.dtype)
+    share = normal_cdf(t) - tail * (distance + tail)  # of var; beyond 38 std its last bits may be below 0
+    return (std.double().square() * share.clamp(min=0)).to(mean.dtype)
 
 
 def _relu_var_slopes(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,17 +20,15 @@ import base64
 import html
 import inspect
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 
 import ipywidgets as widgets
 from IPython.display import display
 from matplotlib.figure import Figure
 
 from gaussreg_lab.blitting import Blitter
-from gaussreg_lab.controls import expect_in_range, slider, tick
-
-SCREEN_DPI = 100  # a figure of 9 inches is 900 CSS pixels wide, however sharp its own dpi makes it
+from gaussreg_lab.controls import expect_in_range, live_view, slider, tick
+from gaussreg_lab.figures import SCREEN_DPI
 
 
 def explore(
@@ -97,15 +95,8 @@ class Panel:
             self._expect_known(preset, f"presets[{name!r}]")
         for control in controls.values():
             control.observe(self._moved, names="value")
-        rows = widgets.Layout(flex_flow="row wrap")
         self.widget = widgets.VBox(
-            [
-                widgets.HBox(list(controls.values()), layout=rows),
-                self._image,
-                self._words,
-                self._error,
-                widgets.HBox(self._buttons(presets), layout=rows),
-            ]
+            [_row(controls.values()), self._image, self._words, self._error, _row(self._buttons(presets))]
         )
 
     def set(self, **values: object) -> None:
@@ -141,15 +132,8 @@ class Panel:
 
     def _ipython_display_(self) -> None:
         # one output for three readers: a live page, a page without kernel, a text-only reader
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
-        display(
-            {
-                "application/vnd.jupyter.widget-view+json": view,
-                "image/png": base64.b64encode(self.png()).decode(),
-                "text/plain": self.summary(),
-            },
-            raw=True,
-        )
+        picture = base64.b64encode(self.png()).decode()
+        display({**live_view(self.widget), "image/png": picture, "text/plain": self.summary()}, raw=True)
 
     def _moved(self, _change: object) -> None:
         if self._following:
@@ -171,15 +155,10 @@ class Panel:
         self._error.value = ""
 
     def _place(self, values: Mapping[str, object]) -> None:
-        with self._not_following():
+        self._following = False  # one drawing for all of them, afterwards
+        try:
             for name, value in values.items():
                 self.controls[name].value = value
-
-    @contextmanager
-    def _not_following(self):
-        self._following = False
-        try:
-            yield
         finally:
             self._following = True
 
@@ -189,18 +168,19 @@ class Panel:
             it.on_click(lambda _: self.set(**values))
             return it
 
+        invitation = [widgets.Label("Try:")] if presets else []
         tries = [button(words, values) for words, values in presets.items()]
-        return (
-            [widgets.Label("Try:"), *tries, button("Reset", self._start)]
-            if tries
-            else [button("Reset", self._start)]
-        )
+        return [*invitation, *tries, button("Reset", self._start)]
 
     def _expect_known(self, values: Mapping[str, object], where: str) -> None:
         for name, value in values.items():
             if name not in self.controls:
                 raise ValueError(f"Expected one of {sorted(self.controls)} in {where}, got {name!r}")
             expect_in_range(name, value, self.controls[name])
+
+
+def _row(parts: Iterable[widgets.Widget]) -> widgets.Widget:
+    return widgets.HBox(list(parts), layout=widgets.Layout(flex_flow="row wrap"))
 
 
 def _control(name: str, given: widgets.Widget | tuple | bool) -> widgets.Widget:

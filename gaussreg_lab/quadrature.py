@@ -26,14 +26,14 @@ def expectation(function: Callable[[Tensor], Tensor], mean: float, var: float, k
 
     function: maps a 1-D float64 tensor to one of the same shape; smooth but for a possible kink
     or jump at z = kink. mean, var: numbers or 0-d tensors, var > 0 in squared units of the mean.
-    Raises ValueError for var <= 0 or NaN.
+    Raises ValueError for var <= 0, and for a mean or var that is NaN or infinite.
 
     >>> expectation(torch.square, mean=3.0, var=4.0)  # mean^2 + var
     tensor(13.0000, dtype=torch.float64)
     """
     mean, var = float(mean), float(var)
-    if not var > 0:
-        raise ValueError(f"Expected var > 0, got {var}")
+    if not (0 < var < math.inf and math.isfinite(mean)):
+        raise ValueError(f"Expected a finite mean and a finite var > 0, got {mean} and {var}")
     std = math.sqrt(var)
     middle = min(max((kink - mean) / std, -FARTHEST), FARTHEST)
     nodes, weights = _gauss_legendre()

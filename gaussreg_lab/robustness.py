@@ -83,6 +83,8 @@ def noise_curve(
     True
     """
     sigmas = [float(sigma) for sigma in sigmas]
+    if not sigmas:
+        raise ValueError("Expected at least one sigma, got none")
     points = [accuracy_under_noise(model, x, y, sigma, draws, seed) for sigma in sigmas]
     means, errors = zip(*points, strict=True)
     return NoiseCurve(torch.tensor(sigmas), torch.tensor(means), torch.tensor(errors))
@@ -90,7 +92,7 @@ def noise_curve(
 
 @torch.no_grad()
 def _correct(model: nn.Module, x: Tensor, y: Tensor) -> int:
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     device = next((weight.device for weight in model.parameters()), x.device)
     model.eval()
     try:
@@ -99,7 +101,8 @@ def _correct(model: nn.Module, x: Tensor, y: Tensor) -> int:
             for images, labels in zip(x.split(BATCH), y.split(BATCH), strict=True)
         )
     finally:
-        model.train(was_training)
+        for module, training in modes:
+            module.training = training
 
 
 def _standard_error(shares: Tensor) -> float:

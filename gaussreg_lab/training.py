@@ -45,8 +45,9 @@ def fit(
     device. schedule: of the learning rate, stepped after each epoch. progress: show a bar, one
     tick an epoch. Stopping the cell (Ctrl-C) ends the training early and returns what there is;
     the model keeps what it has learned. It is left in eval mode.
-    Raises ValueError for epochs < 0, for batches that are exhausted by one pass, and as soon as the
-    loss is not finite, before that step has touched the weights.
+    Raises ValueError for epochs < 0, for batches that are empty or exhausted by one pass, and as
+    soon as the loss is not finite. The weights are then as they were before that step, unless the
+    optimizer evaluates the loss several times in a step and had begun to move them.
 
     >>> from gaussreg_lab.datasets import batches, two_moons
     >>> from gaussreg_lab.losses import cross_entropy
@@ -73,7 +74,7 @@ def fit(
             if not new:
                 raise ValueError(
                     f"Expected batches that can be gone through {epochs} times, got none in epoch "
-                    f"{epoch + 1}; pass a list or datasets.batches(...), not a generator"
+                    f"{epoch + 1}; pass a list or datasets.batches(...), not a generator, and not empty"
                 )
             history.epoch_losses.append(sum(new) / len(new))
             if schedule is not None:
@@ -86,12 +87,17 @@ def fit(
 
 
 def _step(model: nn.Module, x: Tensor, y: Tensor, loss: Loss, optimizer: torch.optim.Optimizer) -> float:
+    evaluations = 0
+
     def closure() -> Tensor:
+        nonlocal evaluations
+        evaluations += 1
         optimizer.zero_grad()
         value = loss(model, x, y)
         if not math.isfinite(value.item()):
+            where = "as they were before this step" if evaluations == 1 else "somewhere within this step"
             raise ValueError(
-                f"Expected a finite loss, got {value.item()}; the weights are as they were before this step. "
+                f"Expected a finite loss, got {value.item()}; the weights are {where}. "
                 "Try a smaller learning rate or weight"
             )
         value.backward()

@@ -1,4 +1,6 @@
-"""The networks: their shapes, what they begin with, what they do without, and where their weights come from."""
+"""The networks: their shapes, what they are made of, and where their weights come from."""
+
+from itertools import pairwise
 
 import pytest
 import torch
@@ -42,7 +44,7 @@ def test_a_model_is_a_chain_of_layers_whose_moments_we_know(build):
 @every_model
 def test_a_model_is_linear_before_and_after_each_relu(build):
     layers = list(build())
-    for before, after in zip(layers, layers[1:], strict=False):
+    for before, after in pairwise(layers):
         if isinstance(after, nn.ReLU):
             assert isinstance(before, nn.Linear | nn.Conv2d)
     assert isinstance(layers[-1], nn.Linear)

@@ -12,7 +12,7 @@ import yaml
 from course import LESSONS, NOTEBOOKS, ROOT
 from packaging.requirements import Requirement
 
-from gaussreg_lab import environment, figures, panels
+from gaussreg_lab import environment
 from gaussreg_lab.datasets import DIGITS_SHA256
 
 if sys.version_info >= (3, 11):
@@ -172,10 +172,6 @@ def test_versions_agree():
     import gaussreg_lab
 
     assert gaussreg_lab.__version__ == PYPROJECT["project"]["version"]
-
-
-def test_pictures_are_shown_at_one_scale():
-    assert figures.SCREEN_DPI == panels.SCREEN_DPI
 
 
 def test_jupyterlab_is_told_to_ask_nothing():

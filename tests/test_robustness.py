@@ -13,7 +13,7 @@ from gaussreg_lab.robustness import BATCH, accuracy, accuracy_under_noise, noise
 
 
 class Threshold(nn.Module):
-    """Says class 1 where the one pixel of an image is above `at`. Keeps the sizes of its batches and its modes."""
+    """Class 1 where the one pixel of an image is above `at`. Keeps its batches' sizes and its modes."""
 
     def __init__(self, at: float = 0.5) -> None:
         super().__init__()
@@ -66,7 +66,6 @@ def test_the_model_is_judged_in_evaluation_mode_and_put_back(training):
     assert model.training is training
 
 
-@pytest.mark.xfail(reason="model.train(was_training) sets every layer to the mode of the whole", strict=True)
 def test_layers_with_a_mode_of_their_own_are_put_back_too():
     model = lenet8().train()
     model[0].eval()
@@ -214,3 +213,8 @@ def test_the_levels_of_a_curve_may_be_a_tensor():
 def test_a_curve_refuses_a_negative_level():
     with pytest.raises(ValueError, match="Expected sigma >= 0 and finite"):
         noise_curve(Threshold(), *line(), sigmas=[0.1, -0.1])
+
+
+def test_a_curve_without_levels_is_refused():
+    with pytest.raises(ValueError, match="at least one sigma"):
+        noise_curve(Threshold(), torch.zeros(2, 1), torch.zeros(2).long(), [])
