@@ -68,7 +68,7 @@ def fit(
         for epoch in _bar(range(epochs), progress):
             steps_before = len(history.losses)
             for x, y in batches:
-                value = _step(model, x.to(device), y.to(device), loss, optimizer)
+                value = step(model, x.to(device), y.to(device), loss, optimizer)
                 history.losses.append(value)
             new = history.losses[steps_before:]
             if not new:
@@ -86,24 +86,25 @@ def fit(
     return history
 
 
-def _step(model: nn.Module, x: Tensor, y: Tensor, loss: Loss, optimizer: torch.optim.Optimizer) -> float:
-    evaluations = 0
+def step(model: nn.Module, x: Tensor, y: Tensor, loss: Loss, optimizer: torch.optim.Optimizer) -> float:
+    """One step of training on one mini-batch; returns the loss."""
 
     def closure() -> Tensor:
-        nonlocal evaluations
-        evaluations += 1
         optimizer.zero_grad()
         value = loss(model, x, y)
-        if not math.isfinite(value.item()):
-            where = "as they were before this step" if evaluations == 1 else "somewhere within this step"
-            raise ValueError(
-                f"Expected a finite loss, got {value.item()}; the weights are {where}. "
-                "Try a smaller learning rate or weight"
-            )
+        _expect_finite(value)
         value.backward()
         return value
 
     return float(optimizer.step(closure).detach())
+
+
+def _expect_finite(value: Tensor) -> None:
+    if not math.isfinite(value.item()):
+        raise ValueError(
+            f"Expected a finite loss, got {value.item()}; the weights are as they were before this step, "
+            "unless the optimizer evaluates the loss several times in a step. Try a smaller learning rate or weight"
+        )
 
 
 def _bar(epochs: range, progress: bool) -> Iterable[int]:

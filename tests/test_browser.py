@@ -103,11 +103,14 @@ class Witness:
 
     def scroll_to(self, index: int):
         """Bring a cell into view; JupyterLab takes cells far from it off the page. Returns its output."""
-        self.page.evaluate(f"({NOTEBOOK}).content.activeCellIndex = {index}")
-        self.page.evaluate(f"({NOTEBOOK}).content.scrollToItem({index}, 'start')")
         output = self.page.locator(".jp-mod-active .jp-OutputArea-output:has(.widget-image)")
-        output.locator("img.widget-image").scroll_into_view_if_needed()
-        return output
+        for _ in range(40):  # the page may still be growing under our feet
+            self.page.evaluate(f"({NOTEBOOK}).content.activeCellIndex = {index}")
+            self.page.evaluate(f"({NOTEBOOK}).content.scrollToItem({index}, 'start')")
+            self.page.wait_for_timeout(250)
+            if output.locator("img.widget-image").is_visible():
+                return output
+        raise AssertionError(f"cell {index} did not come into view")
 
 
 @pytest.fixture
