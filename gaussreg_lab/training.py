@@ -103,7 +103,7 @@ def _expect_finite(value: Tensor) -> None:
     if not math.isfinite(value.item()):
         raise ValueError(
             f"Expected a finite loss, got {value.item()}; the weights are as they were before this step, "
-            "unless the optimizer evaluates the loss several times in a step. Try a smaller learning rate or weight"
+            "unless the optimizer evaluates the loss several times in a step; try a smaller learning rate"
         )
 
 

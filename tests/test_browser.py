@@ -83,11 +83,14 @@ class Witness:
             self.strangers.append(request.url)
 
     def open(self, address: str) -> None:
-        self.page.goto(address, wait_until="domcontentloaded")
+        self.page.goto(
+            f"{address}&reset", wait_until="domcontentloaded"
+        )  # without the tabs of an earlier test
         self.page.wait_for_function(f"window.jupyterapp && ({NOTEBOOK}) && ({NOTEBOOK}).context.isReady")
         self.page.wait_for_function(f"(({NOTEBOOK}).sessionContext.session?.kernel?.status) === 'idle'")
 
-    def run_all(self) -> list[dict]:
+    def run_all(self, name: str) -> list[dict]:
+        assert self.page.evaluate(f"({NOTEBOOK}).context.path").endswith(name)
         self.page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
         self.page.wait_for_function(f"(({NOTEBOOK}).sessionContext.session.kernel.status) === 'idle'")
         self.page.wait_for_timeout(500)
@@ -141,7 +144,7 @@ def test_the_command_opens_the_first_lesson_quietly(lab_address, witness):
 @pytest.mark.parametrize("notebook", [path.name for path in LESSONS])
 def test_every_slider_moves_picture_and_sentence(lab_address, witness, notebook):
     witness.open(lab_address.replace("00_start_here.ipynb", notebook))
-    cells = witness.run_all()
+    cells = witness.run_all(notebook)
     assert [cell["errors"] for cell in cells if cell["errors"]] == []
     assert [cell["source"] for cell in cells if cell["count"] is None] == []
 
