@@ -18,7 +18,7 @@ from gaussreg_lab.figures import STYLE
 REQUIREMENTS = (
     "torch>=2.4,<3",
     "torchvision>=0.19,<1",
-    "jupyterlab>=4,<5",
+    "jupyterlab>=4.2,<5",
     "ipywidgets>=7.7.1,!=8.1.9,<9",
     "matplotlib>=3.8,<4",
     "numpy>=1.26,<3",
@@ -61,9 +61,11 @@ def _python_problems() -> list[str]:
 
 
 def _package_problems() -> list[str]:
-    # on Colab the front end is Google's own, and there is no JupyterLab to look for
-    on_colab = "google.colab" in sys.modules
     requirements = [Requirement(line) for line in REQUIREMENTS]
+    # on Colab the front end is Google's own: no JupyterLab to look for, and widgets of version 7
+    on_colab = "google.colab" in sys.modules
+    if not on_colab:
+        requirements.append(Requirement("ipywidgets>=8"))
     return [
         problem
         for requirement in requirements

@@ -38,10 +38,9 @@ def test_this_machine_is_ready():
     ("name", "version", "problem"),
     [
         ("ipywidgets", "8.1.9", "ipywidgets 8.1.9 shows no sliders in VS Code: pip install"),
-        ("ipywidgets", "7.6.0", "ipywidgets is 7.6.0, the course needs"),
         ("tqdm", None, 'tqdm is missing: pip install "tqdm'),
         ("torch", "1.13.1+cpu", "torch is 1.13.1"),
-        ("jupyterlab", "3.6.1", "jupyterlab is 3.6.1"),
+        ("jupyterlab", "4.0.13", "jupyterlab is 4.0.13"),
     ],
 )
 def test_a_problem_comes_with_its_fix(versions, capsys, name, version, problem):
@@ -52,9 +51,17 @@ def test_a_problem_comes_with_its_fix(versions, capsys, name, version, problem):
     assert found in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("version", ["7.7.1", "8.1.8", "8.1.10"])
-def test_both_widget_stacks_are_welcome(versions, version):
+@pytest.mark.parametrize("version", ["8.1.8", "8.1.10"])
+def test_widgets_of_version_8_are_welcome(versions, version):
     versions["ipywidgets"] = version
+    assert check_environment() == []
+
+
+def test_widgets_of_version_7_are_for_colab(versions, monkeypatch):
+    versions["ipywidgets"] = "7.7.1"
+    (found,) = check_environment()
+    assert 'pip install "ipywidgets>=8"' in found
+    monkeypatch.setitem(sys.modules, "google.colab", object())
     assert check_environment() == []
 
 
