@@ -10,8 +10,8 @@ The textbook writes the mean as mean * Phi(t) + std * phi(t) and the variance as
 moment minus a squared mean. Both are the same numbers, but in floating point both subtract
 nearly equal quantities and lose their digits; the forms above do not.
 
-Source: Alfadly, Bibi, Ghanem, "Analytical Moment Regularizer for Training Robust Networks"
-(2019), Lemma on the ReLU mean and variance; rewritten in terms of the tail.
+Source: the moments of a rectified Gaussian, as used by Alfadly, Bibi, Ghanem, "Analytical Moment
+Regularizer for Training Robust Networks", arXiv 1904.11005 (2019); rewritten in terms of the tail.
 Lesson: notebooks/01_gaussian.ipynb
 """
 

@@ -10,7 +10,7 @@
     print(panel.summary())
 
 The figure is blitted into an image of fixed size: the page never jumps, and a key press is on
-the screen within some 40 ms, a quarter of what ipywidgets' `interact` needs. In a notebook
+the screen within some 50 ms, a third of what ipywidgets' `interact` needs. In a notebook
 that is read without a kernel the same output shows the picture as it was last seen.
 
 Lesson: notebooks/00_start_here.ipynb
