@@ -7,6 +7,17 @@ than `import torch`.
 
 from importlib import import_module as _import_module
 
+# two Gaussians at once: through a ReLU, and the larger of them
+from gaussreg_lab.covariance import (
+    MaxMoments,
+    bivariate_normal_cdf,
+    larger_of_two,
+    relu_covariance,
+    relu_covariance_centred,
+    relu_covariance_gate,
+    relu_covariance_hermite,
+)
+
 # data and networks
 from gaussreg_lab.datasets import (
     Images,
@@ -32,13 +43,31 @@ from gaussreg_lab.gaussian import (
     relu_var,
 )
 
+# a Gaussian through a whole network, in several ways, and Monte Carlo as their judge
+from gaussreg_lab.layer_moments import known_layers, layer_moments
+from gaussreg_lab.linearization import first_relu_mean, linearize, linearize_smoothed, two_stage
+from gaussreg_lab.logits import (
+    class_probabilities,
+    sampled_class_probabilities,
+    sampled_cross_entropy,
+    second_order_cross_entropy,
+)
+
 # socket 1: losses (model, x, y) -> scalar
 from gaussreg_lab.losses import Loss, NoisyLoss, cross_entropy, weighted_sum
 from gaussreg_lab.models import Normalize, cifar_convnet, lenet, lenet8, mlp
+from gaussreg_lab.propagation import Step, layer_by_layer, propagate
 from gaussreg_lab.quadrature import expectation
 
 # how well a network holds
-from gaussreg_lab.robustness import accuracy, accuracy_under_noise, noise_curve
+from gaussreg_lab.robustness import (
+    accuracy,
+    accuracy_under_noise,
+    folds_equivalent,
+    gaussian_robustness,
+    noise_curve,
+)
+from gaussreg_lab.sampling import SampledMoments, sample_moments
 
 # the training loop
 from gaussreg_lab.training import History, fit
@@ -65,28 +94,42 @@ __all__ = [
     "History",
     "Images",
     "Loss",
+    "MaxMoments",
     "NoisyLoss",
     "Normalize",
+    "SampledMoments",
     "Split",
+    "Step",
     "accuracy",
     "accuracy_under_noise",
     "batches",
+    "bivariate_normal_cdf",
     "check",
     "check_environment",
     "choice",
     "cifar10",
     "cifar_convnet",
+    "class_probabilities",
     "cross_entropy",
     "digits",
     "expectation",
     "explore",
     "fashion_mnist",
+    "first_relu_mean",
     "fit",
+    "folds_equivalent",
+    "gaussian_robustness",
     "gelu_mean",
+    "known_layers",
+    "larger_of_two",
+    "layer_by_layer",
+    "layer_moments",
     "leaky_relu_mean",
     "leaky_relu_var",
     "lenet",
     "lenet8",
+    "linearize",
+    "linearize_smoothed",
     "mlp",
     "mnist",
     "new_figure",
@@ -94,14 +137,24 @@ __all__ = [
     "normal_cdf",
     "normal_density",
     "predict",
+    "propagate",
+    "relu_covariance",
+    "relu_covariance_centred",
+    "relu_covariance_gate",
+    "relu_covariance_hermite",
     "relu_mean",
     "relu_var",
+    "sample_moments",
+    "sampled_class_probabilities",
+    "sampled_cross_entropy",
+    "second_order_cross_entropy",
     "setup",
     "show",
     "slider",
     "tick",
     "two_moons",
     "two_rings",
+    "two_stage",
     "weighted_sum",
     "whole_slider",
 ]

@@ -32,11 +32,12 @@ class Gaussian:
     mean: floating point, any shape, batch first, say (batch, n).
     var: variance of each component, components independent; any shape that broadcasts to
     the mean's, and is expanded to it. In squared units of the mean.
-    cov: full covariance of the last dimension, shape (..., n, n) for a mean (..., n).
+    cov: full covariance, shape (..., n, n) for a mean (..., n). For images (batch, c, h, w) it is
+    (batch, n, n) with n = c h w, over the flattened pixels.
 
     Raises TypeError for tensors that are not floating point or of mixed dtypes, ValueError
-    for wrong shapes, NaN, negative variances, an asymmetric cov, or var and cov both or
-    neither given.
+    for wrong shapes, NaN, negative variances, a cov that is not symmetric and positive
+    semi-definite up to rounding, or var and cov both or neither given.
 
     >>> g = Gaussian(torch.zeros(2, 3), var=torch.tensor(0.25))
     >>> g.std
@@ -75,8 +76,9 @@ class Gaussian:
         object.__setattr__(self, "var", expanded)  # frozen for the user, not for its own checks
 
     def _check_cov(self) -> None:
-        expected = (*self.mean.shape, *self.mean.shape[-1:])
-        if self.mean.dim() == 0 or tuple(self.cov.shape) != expected:
+        batch_dims = self.cov.dim() - 2
+        n = math.prod(self.mean.shape[batch_dims:])
+        if not 0 <= batch_dims < self.mean.dim() or self.cov.shape != (*self.mean.shape[:batch_dims], n, n):
             raise ValueError(
                 f"Expected cov of shape (..., n, n) for a mean (..., n), "
                 f"got cov {tuple(self.cov.shape)} with mean {tuple(self.mean.shape)}"
@@ -89,12 +91,17 @@ class Gaussian:
             raise ValueError(
                 f"Expected a symmetric cov, got one {asymmetry.max().item():g} off its transpose"
             )
+        _expect_semidefinite(self.cov.detach(), var.detach())
+
+    @property
+    def variances(self) -> Tensor:
+        """Variance of each component, in the mean's shape: var, or the diagonal of cov."""
+        return self.var if self.cov is None else self.cov.diagonal(dim1=-2, dim2=-1).reshape(self.mean.shape)
 
     @property
     def std(self) -> Tensor:
         """Standard deviation of each component, in the mean's shape and units."""
-        var = self.var if self.cov is None else self.cov.diagonal(dim1=-2, dim2=-1)
-        return var.sqrt()
+        return self.variances.sqrt()
 
 
 def relu_mean(mean: Tensor, var: Tensor) -> Tensor:
@@ -186,6 +193,16 @@ def normal_cdf(t: Tensor) -> Tensor:
     tensor([9.8659e-10, 5.0000e-01])
     """
     return torch.erfc(-t / math.sqrt(2)) / 2
+
+
+def _expect_semidefinite(cov: Tensor, var: Tensor) -> None:
+    # a Cholesky factor exists if the smallest eigenvalue is above minus the lift, which rounding may need
+    info = torch.finfo(cov.dtype)
+    lift = info.eps**0.5 * var.amax(dim=-1).clamp(min=info.tiny**0.5)
+    _, failed = torch.linalg.cholesky_ex(cov + torch.diag_embed(lift[..., None].expand_as(var)))
+    if failed.any():
+        smallest = torch.linalg.eigvalsh(cov).min().item()
+        raise ValueError(f"Expected a positive semi-definite cov, got one with an eigenvalue of {smallest:g}")
 
 
 def _mean_and_std(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:

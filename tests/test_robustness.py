@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from gaussreg_lab.datasets import digits
 from gaussreg_lab.models import lenet8
-from gaussreg_lab.robustness import BATCH, accuracy, accuracy_under_noise, noise_curve
+from gaussreg_lab.robustness import (
+    BATCH,
+    accuracy,
+    accuracy_under_noise,
+    folds_equivalent,
+    gaussian_robustness,
+    noise_curve,
+    predictions,
+)
 
 
 class Threshold(nn.Module):
@@ -218,3 +226,75 @@ def test_a_curve_refuses_a_negative_level():
 def test_a_curve_without_levels_is_refused():
     with pytest.raises(ValueError, match="at least one sigma"):
         noise_curve(Threshold(), torch.zeros(2, 1), torch.zeros(2).long(), [])
+
+
+# agreement and robustness
+
+
+@pytest.mark.parametrize("largest", [0.5, 0.2])
+def test_gaussian_robustness_is_the_area_under_the_normal_probabilities(largest):
+    x, _ = line(2_000)
+    levels, draws = 30, 8
+    sigmas = [largest * level / (levels - 1) for level in range(levels)]
+    chances = torch.tensor([1.0, *(exact_chances(x, sigma).mean().item() for sigma in sigmas[1:])]).double()
+    inner = chances[1:-1].sum() + (chances[0] + chances[-1]) / 2
+    exact = inner.item() / (levels - 1)
+    got = gaussian_robustness(Threshold(), x, largest, levels, draws)
+    assert abs(got.mean - exact) < 4.5 * got.standard_error
+    assert got.standard_error < 0.003
+
+
+def test_gaussian_robustness_knows_no_labels_and_praises_a_constant_classifier():
+    assert gaussian_robustness(Threshold(at=-1e6), line()[0]).mean == 1.0
+
+
+def test_gaussian_robustness_of_one_draw_has_no_standard_error_and_repeats():
+    first, second = (gaussian_robustness(Threshold(), line()[0], seed=3) for _ in range(2))
+    assert math.isnan(first.standard_error)
+    assert first.mean == second.mean
+    assert first.mean != gaussian_robustness(Threshold(), line()[0], seed=4).mean
+
+
+def test_gaussian_robustness_by_default_takes_thirty_levels_up_to_a_half():
+    model = Threshold()
+    gaussian_robustness(model, line()[0])
+    assert len(model.sizes) == 1 + 30  # one without noise to agree with
+
+
+@pytest.mark.parametrize(
+    "bad", [{"largest": 0.0}, {"largest": -1.0}, {"largest": math.nan}, {"levels": 1}, {"draws": 0}]
+)
+def test_gaussian_robustness_refuses_what_is_no_curve(bad):
+    with pytest.raises(ValueError, match=r"Expected (sigma|largest)"):
+        gaussian_robustness(Threshold(), line()[0], **bad)
+
+
+def test_predictions_of_no_images_are_refused():
+    with pytest.raises(ValueError, match="at least one image, got none"):
+        predictions(Threshold(), torch.zeros(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("score", "folds"),
+    [(0.1, 0.0), (0.5, 0.0), (0.55, 0.5), (0.6, 1.0), (0.7, 3.0), (0.8, 5.0), (0.81, math.inf)],
+)
+def test_folds_equivalent_is_read_off_the_curve(score, folds):
+    assert folds_equivalent(score, [0, 1, 5], [0.5, 0.6, 0.8]) == pytest.approx(folds)
+
+
+def test_folds_equivalent_takes_the_first_crossing_of_a_curve_that_falls_again():
+    assert folds_equivalent(0.55, [0, 1, 5, 20], [0.5, 0.6, 0.5, 0.7]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("folds", "scores", "message"),
+    [
+        ([], [], "as many folds as scores"),
+        ([0, 1], [0.5], "got 2, 1"),
+        ([0, 5, 1], [0.1, 0.2, 0.3], "folds that rise"),
+        ([0, 1], [0.5, math.nan], "finite numbers"),
+    ],
+)
+def test_folds_equivalent_refuses_what_is_no_curve(folds, scores, message):
+    with pytest.raises(ValueError, match=message):
+        folds_equivalent(0.5, folds, scores)
