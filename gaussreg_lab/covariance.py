@@ -97,7 +97,9 @@ def relu_covariance_hermite(mean: Tensor, cov: Tensor, order: int = 3) -> Tensor
     before, hermite = torch.zeros_like(a), torch.ones_like(a)
     for k in range(order - 1):
         side = density * hermite
-        series = series + side[..., :, None] * side[..., None, :] * r ** (k + 2) / math.factorial(k + 2)
+        series = series + side[..., :, None] * side[..., None, :] * r ** (k + 2) / float(
+            math.factorial(k + 2)
+        )
         before, hermite = hermite, a * hermite - k * before
     return _with_diagonal(std[..., :, None] * std[..., None, :] * series, relu_var(mean, x.variances))
 
