@@ -56,6 +56,7 @@ from gaussreg_lab.logits import (
 # socket 1: losses (model, x, y) -> scalar
 from gaussreg_lab.losses import Loss, NoisyLoss, cross_entropy, weighted_sum
 from gaussreg_lab.models import Normalize, cifar_convnet, lenet, lenet8, mlp
+from gaussreg_lab.moment_losses import AnalyticalMomentLoss, ExpectedOutputLoss, SecondOrderLoss
 from gaussreg_lab.propagation import Step, layer_by_layer, propagate
 from gaussreg_lab.quadrature import expectation
 
@@ -90,6 +91,8 @@ _ON_DEMAND = {
 }
 
 __all__ = [
+    "AnalyticalMomentLoss",
+    "ExpectedOutputLoss",
     "Gaussian",
     "History",
     "Images",
@@ -98,6 +101,7 @@ __all__ = [
     "NoisyLoss",
     "Normalize",
     "SampledMoments",
+    "SecondOrderLoss",
     "Split",
     "Step",
     "accuracy",

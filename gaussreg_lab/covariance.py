@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gaussreg_lab.gaussian import Gaussian, normal_cdf, normal_density, relu_mean, relu_var
+from gaussreg_lab.gaussian import Gaussian, _expect_matching, normal_cdf, normal_density, relu_mean, relu_var
 
 NODES = 24, 48  # for |r| below MODERATE, and above it
 MODERATE = 0.95
@@ -40,9 +40,9 @@ def relu_covariance(mean: Tensor, cov: Tensor) -> Tensor:
 
     mean: (..., n); cov: (..., n, n), symmetric and positive semi-definite, in squared units of the
     mean. Returns (..., n, n): symmetric, positive semi-definite up to rounding, its diagonal the numbers
-    of `relu_var`. Correlations of 1 or -1 and variances of 0 are fine. Error in float64 below 1e-9
-    std_i std_j, and below 1e-12 of it for correlations up to 0.95; computed in float64 for any dtype.
-    Differentiable once. Time and memory grow with n^2; half a second for n = 512.
+    of `relu_var`. Correlations of 1 or -1 and variances of 0 are fine. Error in float64 below 1e-11
+    std_i std_j, and below 1e-14 of it for correlations up to 0.95; computed in float64 for any dtype.
+    Differentiable twice, but only once at correlations of 1 or -1. Time and memory grow with n^2.
     Raises TypeError and ValueError as `Gaussian` does.
 
     >>> cov = torch.tensor([[1.0, 0.5], [0.5, 1.0]])
@@ -50,14 +50,17 @@ def relu_covariance(mean: Tensor, cov: Tensor) -> Tensor:
     tensor([[0.3408, 0.1453],
             [0.1453, 0.3408]])
     """
-    x = Gaussian(mean, cov=cov)
+    x = _checked(mean, cov)
     first, second = torch.triu_indices(*cov.shape[-2:], offset=1)
-    var = x.variances
-    pairs = _PairCovariance.apply(
-        mean[..., first], mean[..., second], var[..., first], var[..., second],
-        (cov[..., first, second] + cov[..., second, first]) / 2,
+    means, between = mean.double(), cov.double()
+    std = _root(between.diagonal(dim1=-2, dim2=-1))
+    pairs, _ = _Pair.apply(
+        means[..., first], std[..., first], means[..., second], std[..., second],
+        (between[..., first, second] + between[..., second, first]) / 2,
     )  # fmt: skip
-    return _symmetric(pairs, relu_var(mean, var), first, second)
+    upper = torch.zeros_like(cov)
+    upper[..., first, second] = pairs.to(cov.dtype)
+    return _with_diagonal(upper + upper.mT, relu_var(mean, x.variances))
 
 
 def relu_covariance_gate(mean: Tensor, cov: Tensor) -> Tensor:
@@ -86,22 +89,20 @@ def relu_covariance_hermite(mean: Tensor, cov: Tensor, order: int = 3) -> Tensor
     tensor([[0.3408, 0.1449],
             [0.1449, 0.3408]])
     """
-    if order < 1:
-        raise ValueError(f"Expected order >= 1, got {order}")
-    x = Gaussian(mean, cov=cov)
+    if not isinstance(order, int) or order < 1:
+        raise ValueError(f"Expected a whole order >= 1, got {order}")
+    x = _checked(mean, cov)
     std = _root(x.variances)
     a = (mean / std).clamp(-FARTHEST, FARTHEST)
-    r = cov / std[..., :, None] / std[..., None, :]
-    on, density = normal_cdf(a), normal_density(a)
-    series = r * on[..., :, None] * on[..., None, :]
-    before, hermite = torch.zeros_like(a), torch.ones_like(a)
+    r = (cov / std[..., :, None] / std[..., None, :]).clamp(-1, 1)
+    on = normal_cdf(a)
+    beyond = torch.zeros_like(r)  # the terms after the first, in units of std_i std_j
+    side, before = normal_density(a), torch.zeros_like(a)  # phi He_k / sqrt(k!), which never overflows
     for k in range(order - 1):
-        side = density * hermite
-        series = series + side[..., :, None] * side[..., None, :] * r ** (k + 2) / float(
-            math.factorial(k + 2)
-        )
-        before, hermite = hermite, a * hermite - k * before
-    return _with_diagonal(std[..., :, None] * std[..., None, :] * series, relu_var(mean, x.variances))
+        beyond = beyond + side[..., :, None] * side[..., None, :] * r ** (k + 2) / ((k + 1) * (k + 2))
+        side, before = (a * side - math.sqrt(k) * before) / math.sqrt(k + 1), side
+    gate = cov * on[..., :, None] * on[..., None, :]
+    return _with_diagonal(gate + std[..., :, None] * std[..., None, :] * beyond, relu_var(mean, x.variances))
 
 
 def relu_covariance_centred(cov: Tensor) -> Tensor:
@@ -114,16 +115,17 @@ def relu_covariance_centred(cov: Tensor) -> Tensor:
     tensor([[0.3408, 0.1453],
             [0.1453, 0.3408]])
     """
-    zero = torch.zeros_like(cov[..., 0])
-    x = Gaussian(zero, cov=cov)
+    _expect_matching(cov, cov, "cov", "cov")
+    zero = cov.new_zeros(cov.shape[:-1])
+    x = _checked(zero, cov)
     std = _root(x.variances)
     r = cov / std[..., :, None] / std[..., None, :]
-    fixed = r.detach().clamp(-1, 1)
-    slope = torch.arccos(-fixed)
-    # the slopes of the two terms by r are infinite at r = 1, their sum is not: so it is given here
-    kernel = fixed * slope + (1 - fixed.square()).sqrt() - 1 + slope * (r - r.detach())
-    kernel = kernel * std[..., :, None] * std[..., None, :] / (2 * math.pi)
-    return _with_diagonal(kernel, relu_var(zero, x.variances))
+    # at |r| = 1 the slopes of the two terms are infinite and cancel: there the tangent takes over
+    inner = torch.where(r.abs() < 1, r, 0)
+    kernel = inner * torch.arccos(-inner) - inner.square() / (1 + (1 - inner.square()).sqrt())
+    tangent = torch.where(r > 0, math.pi * r - 1, -1)
+    kernel = torch.where(r.abs() < 1, kernel, tangent) / (2 * math.pi)
+    return _with_diagonal(std[..., :, None] * std[..., None, :] * kernel, relu_var(zero, x.variances))
 
 
 class MaxMoments(NamedTuple):
@@ -136,45 +138,47 @@ class MaxMoments(NamedTuple):
 def larger_of_two(mean1: Tensor, var1: Tensor, mean2: Tensor, var2: Tensor, cov: Tensor) -> MaxMoments:
     """Mean and variance of max(x1, x2) for two Gaussians with covariance `cov`, elementwise.
 
-    All of one floating dtype and of shapes that broadcast. The variance is never negative; where
-    x1 and x2 are the same variable, it is theirs. Differentiable twice.
-    Raises TypeError for other dtypes, ValueError for cov^2 > var1 var2 beyond rounding.
+    All of one floating dtype and of shapes that broadcast. The variance is never negative; where x1 and
+    x2 are the same variable, it is theirs. Differentiable twice. Raises TypeError for other dtypes,
+    ValueError for NaN, other shapes, negative variances and cov^2 > var1 var2 beyond rounding.
 
     >>> zero, one = torch.tensor(0.0), torch.tensor(1.0)
     >>> larger_of_two(zero, one, zero, one, cov=zero)  # 1/sqrt(pi) and 1 - 1/pi
     MaxMoments(mean=tensor(0.5642), var=tensor(0.6817))
     """
-    slack = 1 + 8 * torch.finfo(cov.dtype).eps ** 0.5
-    if (cov.square() > slack * var1 * var2).any():
-        raise ValueError(f"Expected cov^2 <= var1 var2, got a largest cov of {cov.abs().max().item():g}")
+    mean1, var1, mean2, var2, cov = _broadcast(mean1=mean1, var1=var1, mean2=mean2, var2=var2, cov=cov)
+    _expect_covariance(var1, var2, cov)
     lead = mean1 - mean2
     var = (var1 + var2 - 2 * cov).clamp(min=0)  # of x1 - x2; below 0 by rounding only
     wins, loses = relu_mean(lead, var), relu_mean(-lead, var)
-    share = normal_cdf(lead / _root(var))
+    # a spread below the rounding of var is none: dividing by it would make slopes out of rounding
+    spread = torch.maximum(_root(var), torch.finfo(var.dtype).eps * _root(var1 + var2))
+    share = normal_cdf(lead / spread)
     return MaxMoments(mean2 + wins, (share * var1 + (1 - share) * var2 - wins * loses).clamp(min=0))
 
 
 def bivariate_normal_cdf(first: Tensor, second: Tensor, correlation: Tensor) -> Tensor:
     """Probability Phi2 that two standard normals lie below `first` and `second`, elementwise.
 
-    One floating dtype, shapes that broadcast, correlation in [-1, 1]. Error in float64 1e-12 up to
-    |correlation| = 0.999, 1e-5 in the corner beside 1. Not differentiable: this is a quantity to look at.
-    Raises ValueError for a correlation outside of [-1, 1].
+    One floating dtype, shapes that broadcast, correlation in [-1, 1]. Error in float64 below 1e-13 up to
+    |correlation| = 0.999, and 1e-6 at worst, beside 1 and -1. Differentiable twice; the slope by the
+    correlation is phi2, which has no bound where the correlation is 1 and the two are equal.
+    Raises TypeError for other dtypes, ValueError for NaN, other shapes or correlations.
 
     >>> zero = torch.tensor(0.0)
     >>> bivariate_normal_cdf(zero, zero, torch.tensor(0.5))  # 1/4 + arcsin(1/2) / (2 pi)
     tensor(0.3333)
     """
-    if not (correlation.abs() <= 1).all():
-        raise ValueError(f"Expected correlation in [-1, 1], got {correlation.abs().max().item():g}")
-    arguments = torch.broadcast_tensors(first, second, correlation)
-    _, cdf = _integrals(*(it.detach().double() for it in arguments))
+    a1, a2, r = _broadcast(first=first, second=second, correlation=correlation)
+    if (r.abs() > 1).any():
+        raise ValueError(f"Expected correlation in [-1, 1], got {r.abs().max().item():g} in size")
+    one = torch.ones_like(r, dtype=torch.float64)
+    _, cdf = _Pair.apply(a1.double(), one, a2.double(), one, r.double())
     return cdf.to(first.dtype)
 
 
 def _integrals(a1: Tensor, a2: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-    """C and Phi2 for float64 tensors of one shape, |r| <= 1."""
-    a1, a2 = a1.clamp(-FARTHEST, FARTHEST), a2.clamp(-FARTHEST, FARTHEST)
+    """C and Phi2 for float64 tensors of one shape; |r| at most 1, |a1| and |a2| at most FARTHEST."""
     c, cdf = _by_nodes(a1, a2, r, NODES[0])
     hard = r.abs() > MODERATE
     if hard.any():
@@ -202,46 +206,49 @@ def _by_nodes(a1: Tensor, a2: Tensor, r: Tensor, count: int) -> tuple[Tensor, Te
     return r * on + width * for_c / math.pi, (on + sign * width * for_cdf / (2 * math.pi)).clamp(min=0)
 
 
-class _PairCovariance(torch.autograd.Function):
-    """Covariance of two ReLUs, elementwise over pairs; in float64, whatever comes in.
+class _Pair(torch.autograd.Function):
+    """Covariance of two ReLUs and the probability Phi2 that both are on, elementwise, in float64.
 
-    Its derivatives need no second integral. By Price's theorem that by cov is Phi2; those by a mean
-    and a variance are covariances with a gate and with a spike at 0, known in closed form.
+    Derivatives need no second integral: that of the covariance by cov is Phi2 (Price), those by a mean
+    and a std are covariances with a gate and with a spike at 0, in closed form. All are plain torch,
+    and Phi2 has slopes of its own, so a second derivative comes by itself.
     """
 
     @staticmethod
-    def forward(ctx, mean1: Tensor, mean2: Tensor, var1: Tensor, var2: Tensor, cov: Tensor) -> Tensor:
-        mean1d, mean2d, var1d, var2d, covd = (it.double() for it in (mean1, mean2, var1, var2, cov))
-        std1, std2 = _root(var1d), _root(var2d)
-        a1, a2, r = mean1d / std1, mean2d / std2, (covd / std1 / std2).clamp(-1, 1)
-        c, cdf = _integrals(a1, a2, r)
-        ctx.save_for_backward(a1, a2, r, std1, std2, cdf)
-        return (std1 * std2 * c).to(mean1.dtype)
+    def forward(ctx, *pair: Tensor) -> tuple[Tensor, Tensor]:
+        _, std1, _, std2, _ = pair
+        c, cdf = _integrals(*_standardized(*pair))
+        ctx.save_for_backward(*pair, cdf)
+        ctx.set_materialize_grads(False)
+        return std1 * std2 * c, cdf
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple:
-        a1, a2, r, std1, std2, cdf = ctx.saved_tensors
-        a1, a2 = a1.clamp(-FARTHEST, FARTHEST), a2.clamp(-FARTHEST, FARTHEST)
-        by_mean1, by_var1 = _slopes(a1, a2, r, std1, std2, cdf)
-        by_mean2, by_var2 = _slopes(a2, a1, r, std2, std1, cdf)
-        return tuple((grad * slope).to(grad.dtype) for slope in (by_mean1, by_mean2, by_var1, by_var2, cdf))
+    def backward(ctx, *grads: Tensor | None) -> tuple:
+        *pair, cdf = ctx.saved_tensors
+        _, std1, _, std2, _ = pair
+        a1, a2, r = _standardized(*pair)
+        of_c1, of_cdf1, by_cov = _slopes(a1, a2, r, std1, std2, cdf)
+        of_c2, of_cdf2, _ = _slopes(a2, a1, r, std2, std1, cdf)
+        slopes = (*of_c1, *of_c2, cdf), (*of_cdf1, *of_cdf2, by_cov)
+        terms = [[g * it for it in row] for g, row in zip(grads, slopes, strict=True) if g is not None]
+        return tuple(map(sum, zip(*terms, strict=True))) or (None,) * 5
 
 
-def _slopes(
-    a1: Tensor, a2: Tensor, r: Tensor, std1: Tensor, std2: Tensor, cdf: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Derivatives of std1 std2 C by mean1 and by var1, the covariance held fixed."""
+def _standardized(mean1: Tensor, std1: Tensor, mean2: Tensor, std2: Tensor, cov: Tensor) -> tuple:
+    a1, a2 = ((mean / std).clamp(-FARTHEST, FARTHEST) for mean, std in ((mean1, std1), (mean2, std2)))
+    return a1, a2, (cov / std1 / std2).clamp(-1, 1)
+
+
+def _slopes(a1: Tensor, a2: Tensor, r: Tensor, std1: Tensor, std2: Tensor, cdf: Tensor) -> tuple:
+    """Derivatives by mean1 and std1 of the covariance; of Phi2; and that of Phi2 by cov."""
     rest = (1 - r) * (1 + r)  # variance of x2 / std2 once x1 is known
-    density1, density2, on1 = normal_density(a1), normal_density(a2), normal_cdf(a1)
-    given1, given2 = a2 - r * a1, a1 - r * a2
-    by_mean = (
-        a2 * (cdf - on1 * normal_cdf(a2))
-        + density2 * (normal_cdf(given2 / _root(rest)) - on1)
-        + r * density1 * normal_cdf(given1 / _root(rest))
-    )
-    by_var = density1 * (relu_mean(given1, rest) - relu_mean(a2, torch.ones_like(a2))) / (2 * std1)
-    return std2 * by_mean, std2 * by_var
+    given1, given2, q = a2 - r * a1, a1 - r * a2, _root(rest)
+    on1, on2, density1, density2 = normal_cdf(a1), normal_cdf(a2), normal_density(a1), normal_density(a2)
+    by_a1, by_a2 = density1 * normal_cdf(given1 / q), density2 * normal_cdf(given2 / q)
+    by_r = density1 * normal_density(given1 / q) / q
+    by_mean = std2 * (a2 * (cdf - on1 * on2) + by_a2 - density2 * on1 + r * by_a1)
+    by_std = std2 * density1 * (relu_mean(given1, rest) - relu_mean(a2, torch.ones_like(a2)))
+    return (by_mean, by_std), (by_a1 / std1, -(a1 * by_a1 + r * by_r) / std1), by_r / std1 / std2
 
 
 def _root(var: Tensor) -> Tensor:
@@ -249,16 +256,41 @@ def _root(var: Tensor) -> Tensor:
     return torch.where(var <= 0, torch.finfo(var.dtype).tiny, var).sqrt()
 
 
-def _symmetric(pairs: Tensor, diagonal: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    n = diagonal.shape[-1]
-    upper = pairs.new_zeros(*diagonal.shape, n)
-    upper[..., first, second] = pairs
-    return upper + upper.mT + torch.diag_embed(diagonal)
-
-
 def _with_diagonal(matrix: Tensor, diagonal: Tensor) -> Tensor:
     symmetric = (matrix + matrix.mT) / 2
     return torch.diagonal_scatter(symmetric, diagonal, dim1=-2, dim2=-1)
+
+
+def _checked(mean: Tensor, cov: Tensor) -> Gaussian:
+    x = Gaussian(mean, cov=cov)
+    if mean.shape != cov.shape[:-1]:
+        got = f"{tuple(mean.shape)} with cov {tuple(cov.shape)}"
+        raise ValueError(f"Expected mean of shape (..., n), flattened as cov is, got {got}")
+    return x
+
+
+def _broadcast(**named: Tensor) -> list[Tensor]:
+    first = next(iter(named))
+    for name, value in named.items():
+        _expect_matching(named[first], value, first, name)
+        if value.isnan().any():
+            raise ValueError(f"Expected {name} without NaN, got {int(value.isnan().sum())} NaN")
+    try:
+        return torch.broadcast_tensors(*named.values())
+    except RuntimeError:
+        got = ", ".join(f"{name} {tuple(value.shape)}" for name, value in named.items())
+        raise ValueError(f"Expected shapes that broadcast, got {got}") from None
+
+
+def _expect_covariance(var1: Tensor, var2: Tensor, cov: Tensor) -> None:
+    for name, var in (("var1", var1), ("var2", var2)):
+        if (var < 0).any():
+            raise ValueError(f"Expected {name} >= 0, got a smallest value of {var.min().item():g}")
+    lift = 4 * torch.finfo(cov.dtype).eps ** 0.5 * torch.maximum(var1, var2)  # what rounding may need
+    over = cov.abs() > (var1 + lift).sqrt() * (var2 + lift).sqrt()
+    if over.any():
+        worst = ", ".join(f"{it[over][0].item():g}" for it in (cov, var1, var2))
+        raise ValueError(f"Expected cov^2 <= var1 var2, got cov, var1 and var2 of {worst}")
 
 
 @functools.cache

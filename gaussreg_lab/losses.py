@@ -2,10 +2,11 @@
 
     cross_entropy      the plain loss
     NoisyLoss          the mean loss under fresh input noise: training with noise, by sampling
-    weighted_sum       several losses as one; the only place where a weight appears
+    weighted_sum       several losses as one
 
 A loss sees the model, not its outputs, because a regularizer may need to run it several times
-or to look inside. Losses are means over the batch, and unweighted.
+or to look inside. Losses are means over the batch, and unweighted: weights are for sums. Those in
+closed form stand in module moment_losses.
 
 Source of noise training: Bishop, "Training with Noise is Equivalent to Tikhonov
 Regularization", Neural Computation 7 (1995).
@@ -81,8 +82,7 @@ def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
     for weight, loss in terms:
         if not callable(loss):
             raise TypeError(f"Expected pairs (weight, loss) with a callable loss, got {loss!r}")
-        if not math.isfinite(weight):
-            raise ValueError(f"Expected a finite weight for {loss!r}, got {weight}")
+        expect_weight(weight, f"weight for {loss!r}")
 
     def weighted(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return sum(weight * loss(model, x, y) for weight, loss in terms)
@@ -94,3 +94,16 @@ def expect_sigma(sigma: float) -> None:
     """Raise ValueError unless sigma is a number a noise level can be."""
     if not (sigma >= 0 and math.isfinite(sigma)):  # NaN fails every comparison
         raise ValueError(f"Expected sigma >= 0 and finite, a standard deviation in pixel units, got {sigma}")
+
+
+def expect_positive_sigma(sigma: float) -> None:
+    """Raise ValueError unless sigma is a noise level above 0, which closed forms divide by."""
+    expect_sigma(sigma)
+    if sigma == 0:
+        raise ValueError("Expected sigma > 0, got 0; without noise this is cross_entropy")
+
+
+def expect_weight(weight: float, name: str) -> None:
+    """Raise ValueError unless the weight called `name` is a finite number."""
+    if not math.isfinite(weight):
+        raise ValueError(f"Expected a finite {name}, got {weight}")

@@ -104,7 +104,7 @@ def by_price_and_plackett(a1: float, a2: float, r: float) -> mp.mpf:
 def test_relu_covariance_agrees_with_fifty_digits_by_two_routes(a1, a2, r):
     with mp.workdps(50):
         exact = by_conditioning(a1, a2, r)
-        assert abs(exact - by_price_and_plackett(a1, a2, r)) < mp.mpf("1e-18")
+        assert abs(exact - by_price_and_plackett(a1, a2, r)) < mp.mpf("1e-25")
         got = relu_covariance(*pair(a1, a2, r))[0, 1].item()
         assert abs(got - exact) < (1e-9 if abs(r) > 0.95 else 1e-12)
 
@@ -206,6 +206,71 @@ def test_batches_have_the_derivatives_of_their_members():
     mean = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1)).double().requires_grad_()
     cov = torch.stack([wishart(4, 2, seed) for seed in range(6)]).view(2, 3, 4, 4).requires_grad_()
     assert torch.autograd.gradcheck(lambda m, c: relu_covariance(m, (c + c.mT) / 2), (mean, cov))
+
+
+def exact_slopes(a1: float, a2: float, r: float) -> list[mp.mpf]:
+    """Differences of the fifty-digit covariance by mean1, mean2, var1, var2 and cov, at var1 = var2 = 1."""
+
+    def covariance(mean1, mean2, var1, var2, cov):
+        std1, std2 = mp.sqrt(var1), mp.sqrt(var2)
+        return std1 * std2 * by_conditioning(mean1 / std1, mean2 / std2, cov / (std1 * std2))
+
+    at, step = [mp.mpf(a1), mp.mpf(a2), mp.mpf(1), mp.mpf(1), mp.mpf(r)], mp.mpf("1e-17")
+    slopes = []
+    for position in range(5):
+        up, down = (
+            covariance(*(x + sign * step * (k == position) for k, x in enumerate(at))) for sign in (1, -1)
+        )
+        slopes.append((up - down) / (2 * step))
+    return slopes
+
+
+@pytest.mark.parametrize(
+    ("a1", "a2", "r"),
+    [
+        (0.0, 0.0, 0.0),
+        (1.3, -0.4, 0.5),
+        (-3.0, -2.5, -0.5),
+        (8.0, 0.3, -0.99),
+        (3.0, 3.0, 0.99),
+        (1.0, 1.0 + 1e-6, 1 - 1e-12),
+        (-1.0, 1.0, -1 + 1e-12),
+        (-20.0, 30.0, 0.5),
+    ],
+)
+def test_slopes_agree_with_fifty_digits_at_the_corners(a1, a2, r):
+    mean, cov = pair(a1, a2, r)
+    mean.requires_grad_()
+    cov.requires_grad_()
+    relu_covariance(mean, cov)[0, 1].backward()
+    got = [*mean.grad.tolist(), *cov.grad.diagonal().tolist(), 2 * cov.grad[0, 1].item()]
+    with mp.workdps(40):
+        errors = [abs(g - e) for g, e in zip(got, exact_slopes(a1, a2, r), strict=True)]
+    assert cov.grad[0, 1] == cov.grad[1, 0]
+    assert max(errors) < (1e-6 if abs(r) > 0.999 else 1e-14)
+
+
+def test_second_derivatives_agree_with_finite_differences():
+    mean, cov = torch.linspace(-1, 1.5, 3).double().requires_grad_(), wishart(3, 3, 4).requires_grad_()
+    for rule in MATRIX_RULES:
+        assert torch.autograd.gradgradcheck(lambda m, c, rule=rule: rule(m, (c + c.T) / 2), (mean, cov))
+    assert torch.autograd.gradgradcheck(lambda c: relu_covariance_centred((c + c.T) / 2), cov)
+
+
+@pytest.mark.parametrize("rule", [relu_covariance_gate, relu_covariance_hermite])
+def test_rounding_in_a_covariance_without_variance_stays_rounding(rule):
+    mean, cov = torch.zeros(2), torch.tensor([[0.0, 1e-9], [1e-9, 1.0]]).requires_grad_()
+    result = rule(mean, cov)
+    result.sum().backward()
+    assert result[0, 1].abs() < 1e-9
+    assert cov.grad.abs().max() < 1
+
+
+def test_no_variance_has_no_slope_even_beside_rounding():
+    mean, cov = torch.zeros(2), torch.tensor([[0.0, 1e-9], [1e-9, 1.0]]).requires_grad_()
+    relu_covariance(mean, cov).sum().backward()
+    assert cov.grad[0, 0] == 0
+    assert cov.grad.isfinite().all()
 
 
 @given(positions, positions, st.floats(-0.999, 0.999))
@@ -385,6 +450,12 @@ def test_a_long_series_reaches_the_exact_covariance():
     torch.testing.assert_close(got, relu_covariance(mean, cov), rtol=0, atol=1e-13)
 
 
+def test_a_very_long_series_does_not_overflow():
+    mean, cov = pair(-1.2, 0.7, 0.9)
+    got = relu_covariance_hermite(mean, cov, order=400)
+    torch.testing.assert_close(got, relu_covariance(mean, cov), rtol=0, atol=1e-14)
+
+
 def test_the_gate_is_the_series_of_order_one():
     mean, cov = torch.linspace(-1, 1, 5).double(), wishart(5, 1, 2)
     on = normal_cdf(mean / cov.diagonal().sqrt())
@@ -392,9 +463,10 @@ def test_the_gate_is_the_series_of_order_one():
     torch.testing.assert_close(relu_covariance_gate(mean, cov), expected, rtol=1e-14, atol=1e-16)
 
 
-def test_an_order_below_one_is_refused():
-    with pytest.raises(ValueError, match="order >= 1, got 0"):
-        relu_covariance_hermite(*pair(0, 0, 0.5), order=0)
+@pytest.mark.parametrize("order", [0, -1, 2.5])
+def test_an_order_that_is_none_is_refused(order):
+    with pytest.raises(ValueError, match=f"whole order >= 1, got {order}"):
+        relu_covariance_hermite(*pair(0, 0, 0.5), order=order)
 
 
 # shapes, dtypes, bad input
@@ -416,6 +488,8 @@ BAD = [
     (torch.zeros(2), torch.tensor([[1.0, 0.0], [0.0, -1.0]]), ValueError, "variances >= 0"),
     (torch.zeros(2), torch.tensor([[1.0, math.nan], [math.nan, 1.0]]), ValueError, "cov without NaN"),
     (torch.zeros(2, dtype=torch.long), torch.eye(2), TypeError, "mean to be a floating-point tensor"),
+    (torch.zeros(1, 1, 2, 2), torch.eye(4)[None], ValueError, r"flattened as cov is, got \(1, 1, 2, 2\)"),
+    (torch.zeros(1, 1, 1, 4), torch.eye(4)[None], ValueError, r"flattened as cov is, got \(1, 1, 1, 4\)"),
 ]
 
 
@@ -424,6 +498,19 @@ BAD = [
 def test_what_is_no_gaussian_is_refused_by_name(rule, mean, cov, error, message):
     with pytest.raises(error, match=message):
         rule(mean, cov)
+
+
+@pytest.mark.parametrize(
+    ("cov", "error", "message"),
+    [
+        (torch.tensor(1.0), ValueError, r"cov of shape \(\.\.\., n, n\)"),
+        (torch.ones(2, 3), ValueError, r"got cov \(2, 3\)"),
+        (torch.eye(2).long(), TypeError, "cov to be a floating-point tensor"),
+    ],
+)
+def test_the_centred_rule_names_its_one_argument(cov, error, message):
+    with pytest.raises(error, match=message):
+        relu_covariance_centred(cov)
 
 
 # the bivariate cdf
@@ -446,6 +533,59 @@ def test_the_bivariate_cdf_at_perfect_correlation():
     torch.testing.assert_close(both, normal_cdf(torch.minimum(a, b)), rtol=0, atol=1e-5)
     opposite = bivariate_normal_cdf(a, b, double(-1.0))
     torch.testing.assert_close(opposite, (normal_cdf(a) + normal_cdf(b) - 1).clamp(min=0), rtol=0, atol=1e-5)
+
+
+def test_the_bivariate_cdf_beside_perfect_correlation_is_as_good_as_promised():
+    """At correlation 1 it is Phi of the smaller; the layer of width |a - b| is where nodes are scarce."""
+    a = torch.linspace(-6, 6, 121).double()[:, None]
+    apart = torch.logspace(-14, 1, 200).double()
+    upper = (bivariate_normal_cdf(a, a + apart, double(1.0)) - normal_cdf(a)).abs()
+    lower = bivariate_normal_cdf(a, -a - apart, double(-1.0))
+    assert upper.max() < 1e-6
+    assert lower.max() < 1e-6
+    assert lower.min() >= 0
+
+
+def test_derivatives_of_the_bivariate_cdf():
+    a = double([0.3, -1.0, 2.0, 0.0]).requires_grad_()
+    b = double([0.9, 0.5, -1.0, 0.0]).requires_grad_()
+    r = double([0.2, -0.9, 0.97, 0.0]).requires_grad_()
+    assert torch.autograd.gradcheck(bivariate_normal_cdf, (a, b, r))
+    assert torch.autograd.gradgradcheck(bivariate_normal_cdf, (a, b, r))
+
+
+def test_the_bivariate_cdf_has_slopes_of_its_inputs_dtype_and_shape():
+    a, r = torch.zeros(3, requires_grad=True), torch.tensor(0.5, requires_grad=True)
+    both = bivariate_normal_cdf(a, torch.zeros(2, 1), r)
+    both.sum().backward()
+    assert both.shape == (2, 3)
+    assert both.dtype == a.grad.dtype == torch.float32
+    torch.testing.assert_close(
+        a.grad, torch.full((3,), 2 * 0.5 / math.sqrt(2 * math.pi))
+    )  # phi(0) / 2, twice
+    torch.testing.assert_close(r.grad, torch.tensor(6 / (2 * math.pi * math.sqrt(0.75))))  # phi2(0, 0; r)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (
+            (torch.zeros(2), torch.zeros(3), torch.zeros(2)),
+            ValueError,
+            r"broadcast, got first \(2,\), second",
+        ),
+        (
+            (torch.zeros(2), torch.zeros(2), torch.zeros(2).double()),
+            TypeError,
+            "first and correlation of one",
+        ),
+        ((0.0, torch.zeros(2), torch.zeros(2)), TypeError, "first to be a floating-point tensor, got float"),
+        ((torch.zeros(2), torch.tensor(math.nan), torch.zeros(2)), ValueError, "second without NaN, got 1"),
+    ],
+)
+def test_the_bivariate_cdf_refuses_bad_input_by_name(arguments, error, message):
+    with pytest.raises(error, match=message):
+        bivariate_normal_cdf(*arguments)
 
 
 def test_the_bivariate_cdf_refuses_a_correlation_that_is_none():
@@ -520,3 +660,50 @@ def test_slopes_of_the_larger_of_two():
 def test_a_covariance_too_large_for_its_variances_is_refused():
     with pytest.raises(ValueError, match=r"cov\^2 <= var1 var2"):
         larger_of_two(*(double(it) for it in (0.0, 1.0, 0.0, 1.0, 1.1)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"var1": double(-1.0)}, ValueError, "var1 >= 0, got a smallest value of -1"),
+        ({"var2": double(-2.0)}, ValueError, "var2 >= 0, got a smallest value of -2"),
+        ({"cov": double(math.nan)}, ValueError, "cov without NaN"),
+        ({"mean2": torch.tensor(0.0)}, TypeError, "mean1 and mean2 of one dtype"),
+        ({"mean1": torch.tensor(0)}, TypeError, "mean1 to be a floating-point tensor"),
+        (
+            {"mean1": double([0.0, 0.0]), "cov": double([0.0, 0.0, 0.0])},
+            ValueError,
+            r"broadcast, got mean1 \(2,\)",
+        ),
+    ],
+)
+def test_the_larger_of_two_refuses_bad_input_by_name(changed, error, message):
+    good = {"mean1": double(0.0), "var1": double(1.0), "mean2": double(0.0), "var2": double(1.0)}
+    with pytest.raises(error, match=message):
+        larger_of_two(**{**good, "cov": double(0.5), **changed})
+
+
+def test_rounding_in_the_covariance_of_two_is_forgiven():
+    zero, var = torch.tensor(0.0), torch.tensor(1.0)
+    got = larger_of_two(zero, var, zero, var, var * (1 + 1e-6))
+    assert got.var.item() == pytest.approx(1, rel=1e-5)
+    assert larger_of_two(zero, var, zero, zero, torch.tensor(1e-9)).var.isfinite()
+
+
+def test_slopes_for_nearly_the_same_variable_are_not_made_of_rounding():
+    """Variances that differ in their last bits, while that of the difference has rounded to 0."""
+    given = [torch.tensor(it).requires_grad_() for it in (0.5, 1.0, 0.5, 1 + 2.4e-7, 1 + 1.2e-7)]
+    mean, var = larger_of_two(*given)
+    (mean + var).backward()
+    assert max(it.grad.abs().item() for it in given) < 2
+
+
+@given(positions, positions, st.floats(0.1, 3), st.floats(0.1, 3), correlations)
+def test_the_larger_and_the_smaller_share_what_there_is(mean1, mean2, std1, std2, r):
+    """max + min = x1 + x2 and max^2 + min^2 = x1^2 + x2^2, where min = -max(-x1, -x2)."""
+    m1, m2, v1, v2, c = (double(it) for it in (mean1, mean2, std1**2, std2**2, r * std1 * std2))
+    large, small = larger_of_two(m1, v1, m2, v2, c), larger_of_two(-m1, v1, -m2, v2, c)
+    assert (large.mean - small.mean).item() == pytest.approx(mean1 + mean2, abs=1e-12)
+    squares = large.var + large.mean**2 + small.var + small.mean**2
+    assert squares.item() == pytest.approx((m1**2 + v1 + m2**2 + v2).item(), rel=1e-12)
+    assert min(large.var.item(), small.var.item()) >= 0
