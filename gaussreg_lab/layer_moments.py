@@ -22,11 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gaussreg_lab.gaussian import Gaussian, leaky_relu_mean, leaky_relu_var, normal_cdf, relu_mean, relu_var
-from gaussreg_lab.maxima import max_pool
+from gaussreg_lab.gaussian import Gaussian, leaky_relu_mean, leaky_relu_var, relu_mean, relu_var
+from gaussreg_lab.maxima import Covariance, gate, max_pool
 from gaussreg_lab.models import Normalize
-
-Covariance = Callable[[Tensor, Tensor], Tensor]  # (mean, cov) of z -> cov of relu(z)
 
 
 @singledispatch
@@ -199,13 +197,7 @@ def _(layer: nn.LeakyReLU, x: Gaussian, covariance: Covariance) -> Gaussian:
 
 @layer_moments.register
 def _(layer: nn.MaxPool2d, x: Gaussian, covariance: Covariance) -> Gaussian:
-    return max_pool(layer, x)
-
-
-def gate(x: Gaussian) -> Tensor:
-    """Probability of each component to lie above 0, in the mean's shape: the soft gate of a ReLU."""
-    tiny = torch.finfo(x.mean.dtype).tiny
-    return normal_cdf(x.mean / torch.where(x.variances == 0, tiny, x.variances).sqrt())
+    return max_pool(layer, x, covariance)
 
 
 def _cells_in_window(layer: nn.AvgPool1d | nn.AvgPool2d, like: Tensor) -> Tensor:

@@ -2,23 +2,28 @@ r"""The largest of several Gaussians, two at a time.
 
 The maximum of two has closed-form mean and variance (Clark). The maximum of a window is a knockout
 tournament of such pairs, each winner taken for a Gaussian in the next round: an approximation, and
-the only one that a max pooling needs. Where covariances are known, each winner keeps its own with
-all others,
+the only one that a max pooling needs. Where covariances are known, a pair's maximum is
 
-    Cov[max(x1, x2), y] = Phi(alpha) Cov[x1, y] + Phi(-alpha) Cov[x2, y]
+    max(x1, x2) = x2 + relu(d),     d = x1 - x2
+    Cov[relu(d), y] = Phi(alpha) Cov[d, y]          for jointly Gaussian d, y (Stein)
 
-with Phi(alpha) the probability that x1 wins; exact for jointly Gaussian x1, x2, y.
+with Phi(alpha) the probability that x1 wins, and the covariance of two ReLUs is known as well: so all
+winners of a round have their exact covariances with each other.
 
 Source: Clark, "The Greatest of a Finite Set of Random Variables", Operations Research 9 (1961).
 Lesson: notebooks/02_propagation.ipynb
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaussreg_lab.covariance import larger_of_two
-from gaussreg_lab.gaussian import Gaussian, normal_cdf
+from gaussreg_lab.gaussian import Gaussian, normal_cdf, relu_mean
+
+Covariance = Callable[[Tensor, Tensor], Tensor]  # (mean, cov) of z -> cov of relu(z)
 
 
 def largest(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,39 +45,56 @@ def largest(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
     return mean[:, 0], var[:, 0]
 
 
-def largest_correlated(mean: Tensor, cov: Tensor) -> tuple[Tensor, Tensor]:
+def largest_correlated(mean: Tensor, cov: Tensor, covariance: Covariance) -> tuple[Tensor, Tensor]:
     """Mean (batch, outputs) and covariance (batch, outputs, outputs) of maxima over dimension 1.
 
-    mean: (batch, players, outputs); cov: (batch, players, outputs, players, outputs).
+    mean: (batch, players, outputs); cov: (batch, n, n) with n = players outputs. covariance: of two
+    rectified components, as in `layer_moments`. Exact for two players.
 
-    >>> mean, cov = largest_correlated(torch.zeros(1, 2, 1), torch.ones(1, 2, 1, 2, 1))
+    >>> from gaussreg_lab.covariance import relu_covariance
+    >>> mean, cov = largest_correlated(torch.zeros(1, 2, 1), torch.ones(1, 2, 2), relu_covariance)
     >>> mean.abs() < 1e-12, cov  # twice the same player
     (tensor([[True]]), tensor([[[1.]]]))
     """
     batch, _, outputs = mean.shape
     while (players := mean.shape[1]) > 1:
-        pairs = players // 2
-        var = cov.reshape(batch, players * outputs, -1).diagonal(dim1=1, dim2=2).view_as(mean)
-        (mean1, mean2, mean_left), (var1, var2, var_left) = (_paired(it, pairs) for it in (mean, var))
-        between = torch.einsum("bpopo->bpo", cov[:, :pairs, :, pairs : 2 * pairs])  # each with the opponent
-        winner = larger_of_two(mean1, var1, mean2, var2, between)
-        wins = _probability_of_winning(mean1 - mean2, var1 + var2 - 2 * between)
-        cov = _rows_of_winners(cov, wins)
-        cov = _rows_of_winners(cov.permute(0, 3, 4, 1, 2), wins)
-        mean = torch.cat([winner.mean, mean_left], dim=1)
-        own = torch.cat([winner.var, var_left], dim=1).flatten(1)
-        cov = cov.reshape(batch, own.shape[1], -1).diagonal_scatter(own, dim1=1, dim2=2)
-        cov = cov.view(batch, *mean.shape[1:], *mean.shape[1:])
-    return mean[:, 0], cov[:, 0, :, 0]
+        pairs = players // 2 * outputs  # of single components
+        first, second, left = (slice(pairs), slice(pairs, 2 * pairs), slice(2 * pairs, None))
+        flat = mean.flatten(1)
+        rows = cov[:, first] - cov[:, second]  # of d with everybody
+        spread = rows[:, :, first] - rows[:, :, second]  # of d with d
+        d = Gaussian(flat[:, first] - flat[:, second], cov=(spread + spread.mT) / 2)
+        on = gate(d)[:, :, None]
+        with_second = on * rows[:, :, second]
+        rectified = covariance(d.mean, d.cov)
+        winners = cov[:, second, second] + with_second + with_second.mT + rectified
+        with_left = cov[:, second, left] + on * rows[:, :, left]
+        top = torch.cat([winners, with_left], dim=2)
+        cov = torch.cat([top, torch.cat([with_left.mT, cov[:, left, left]], dim=2)], dim=1)
+        lifted = flat[:, second] + relu_mean(d.mean, d.variances)
+        mean = torch.cat([lifted, flat[:, left]], dim=1).view(batch, -1, outputs)
+    return mean[:, 0], cov
 
 
-def max_pool(layer: nn.MaxPool2d, x: Gaussian) -> Gaussian:
+def gate(x: Gaussian) -> Tensor:
+    """Probability of each component to lie above 0, in the mean's shape: the soft gate of a ReLU.
+
+    >>> gate(Gaussian(torch.tensor([[0.0, 1.0]]), var=torch.tensor(1.0)))
+    tensor([[0.5000, 0.8413]])
+    """
+    tiny = torch.finfo(x.mean.dtype).tiny
+    return normal_cdf(x.mean / torch.where(x.variances == 0, tiny, x.variances).sqrt())
+
+
+def max_pool(layer: nn.MaxPool2d, x: Gaussian, covariance: Covariance) -> Gaussian:
     """Moments of a max pooling: windows of images (batch, channels, height, width).
 
-    With var the cells of a window count as independent. Raises NotImplementedError for ceil_mode.
+    With var the cells of a window count as independent. covariance: as in `layer_moments`.
+    Raises NotImplementedError for ceil_mode.
 
+    >>> from gaussreg_lab.covariance import relu_covariance
     >>> image = Gaussian(torch.zeros(1, 1, 2, 2), var=torch.tensor(1.0))
-    >>> max_pool(nn.MaxPool2d(2), image).mean
+    >>> max_pool(nn.MaxPool2d(2), image, relu_covariance).mean
     tensor([[[[1.0300]]]])
     """
     shape = layer(x.mean[:1]).shape[1:]
@@ -85,26 +107,15 @@ def max_pool(layer: nn.MaxPool2d, x: Gaussian) -> Gaussian:
     if x.cov is None:
         mean, var = largest(mean, F.pad(x.var.flatten(1), (0, 1))[:, members])
         return Gaussian(mean.reshape(-1, *shape), var=var.reshape(-1, *shape))
-    padded = F.pad(x.cov, (0, 1, 0, 1))
-    mean, cov = largest_correlated(mean, padded[:, members][:, :, :, members])
+    chosen = members.flatten()
+    cov = F.pad(x.cov, (0, 1, 0, 1))[:, chosen][:, :, chosen]
+    mean, cov = largest_correlated(mean, cov, covariance)
     return Gaussian(mean.reshape(-1, *shape), cov=(cov + cov.mT) / 2)
 
 
 def _paired(players: Tensor, pairs: int) -> tuple[Tensor, Tensor, Tensor]:
     """The first and the second of each pair, and who is left over in an odd round."""
     return players[:, :pairs], players[:, pairs : 2 * pairs], players[:, 2 * pairs :]
-
-
-def _probability_of_winning(lead: Tensor, var: Tensor) -> Tensor:
-    tiny = torch.finfo(var.dtype).tiny
-    return normal_cdf(lead / var.clamp(min=tiny).sqrt())
-
-
-def _rows_of_winners(cov: Tensor, wins: Tensor) -> Tensor:
-    """Each pair of rows becomes one: the winner's covariance with everybody."""
-    first, second, left = _paired(cov, wins.shape[1])
-    wins = wins[..., None, None]
-    return torch.cat([wins * first + (1 - wins) * second, left], dim=1)
 
 
 def _window_members(layer: nn.MaxPool2d, shape: torch.Size) -> Tensor:

@@ -109,8 +109,10 @@ class _Values:
         self.crossed = {ab: it for ab, it in self.crossed.items() if all(one in self.moments for one in ab)}
         return step
 
-    def _layer(self, node: fx.Node, parent: fx.Node) -> Step:
-        layer, x = _layer_of(node, self.model), self.moments[parent]
+    def _layer(self, node: fx.Node, *parents: fx.Node) -> Step:
+        layer = _layer_of(node, self.model)
+        (parent,) = parents
+        x = self.moments[parent]
         y = layer_moments(layer, x, self.covariance)
         if x.cov is not None:
             for other in self._alive_after(node):
