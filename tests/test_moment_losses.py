@@ -33,16 +33,13 @@ def batch(model_input: tuple[int, ...] = (4,), count: int = 6) -> tuple[torch.Te
 # the paper's
 
 
-@pytest.mark.parametrize("model", [mlp((4, 5, 6, 3)), lenet8(3, (2, 3), 4), lenet(3, (2, 3), 4)], ids=["mlp", "lenet8", "lenet"])  # fmt: skip
-def test_expected_output_is_the_papers_mean(model):
+SIZES = [(mlp((4, 5, 6, 3)), (4,)), (lenet8(3, (2, 3), 4), (1, 8, 8)), (lenet(3, (2, 3), 4), (1, 28, 28))]
+every_model = pytest.mark.parametrize(("model", "size"), SIZES, ids=["mlp", "lenet8", "lenet"])
+
+
+@every_model
+def test_expected_output_is_the_papers_mean(model, size):
     model = model.double()
-    shape = {3: (1, 8, 8), 2: (4,)}
-    size = (
-        (4,)
-        if isinstance(model[1], nn.Flatten)
-        else ((1, 8, 8) if model[1].kernel_size == (3, 3) else (1, 28, 28))
-    )
-    assert shape
     x, y = batch(size)
     mean = first_relu_mean(model, Gaussian(x, var=torch.tensor(0.3**2).double()))
     torch.testing.assert_close(ExpectedOutputLoss(0.3)(model, x, y), ce(mean, y))
@@ -69,9 +66,8 @@ def test_expected_output_is_a_lower_bound_for_one_hidden_layer():
     """There its mean is exact, so Jensen's inequality holds; to within the samples' error."""
     model = mlp((4, 16, 3)).double()
     x, y = batch()
-    draws = torch.stack(
-        [NoisyLoss(0.8, generator=seeded(seed))(model, x, y) for seed in range(2000)]
-    ).detach()
+    loss = NoisyLoss(0.8, generator=seeded())
+    draws = torch.stack([loss(model, x, y).detach() for _ in range(2000)])
     assert ExpectedOutputLoss(0.8)(model, x, y) < draws.mean() - 4 * draws.std() / math.sqrt(2000)
 
 
@@ -104,7 +100,7 @@ def by_definition(model, x, y, sigma: float, weight: float, seed: int) -> torch.
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0, 4.0])
-@pytest.mark.parametrize(("model", "size"), [(mlp((4, 5, 6, 3)), (4,)), (lenet8(3, (2, 3), 4), (1, 8, 8))], ids=["mlp", "lenet8"])  # fmt: skip
+@every_model
 def test_the_exact_trace_is_that_of_the_definition(model, size, weight):
     model = model.double()
     x, y = batch(size)
@@ -121,25 +117,12 @@ def test_the_exact_trace_is_that_of_the_definition(model, size, weight):
 
 @pytest.mark.parametrize("projections", [1, 3])
 def test_projections_give_the_trace_on_average(projections):
-    model, (x, y) = mlp((4, 8, 3)).double(), batch()
-
-    class SameNoise(SecondOrderLoss):
-        """The noise of seed 7 in every call, other directions."""
-
-    values = []
-    for seed in range(3000):
-        generator = seeded(7)
-        torch.randn(x.shape, generator=generator, dtype=x.dtype)  # what the exact loss has drawn
-        state = generator.get_state()
-        loss = SecondOrderLoss(0.5, projections, generator=seeded(seed))
-        p = listen(model, x + 0.5 * torch.randn(x.shape, generator=seeded(7), dtype=x.dtype))[0].softmax(
-            dim=1
-        )
-        values.append(torch.stack(list(loss._directions(p))))
-        assert state is not None
-    directions = torch.stack(values)  # (seeds, projections, batch, classes)
-    assert directions.shape[1] == projections
-    products = torch.einsum("spbi,spbj->spbij", directions, directions).flatten(0, 1)
+    p = torch.rand(6, 3, generator=seeded(4), dtype=torch.float64).softmax(dim=1)
+    loss = SecondOrderLoss(0.5, projections, generator=seeded(0))
+    drawn = [torch.stack(list(loss._directions(p))) for _ in range(3000)]
+    directions = torch.cat(drawn)  # (3000 projections, batch, classes)
+    assert len(directions) == 3000 * projections
+    products = torch.einsum("dbi,dbj->dbij", directions, directions)
     hessian = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
     error = products.std(dim=0) / math.sqrt(len(products))
     assert ((products.mean(dim=0) - hessian) / error).abs().max() < 4.5
@@ -168,17 +151,13 @@ def test_it_comes_closer_to_the_mean_loss_than_the_lower_bound():
 
 def test_training_with_it_holds_under_noise():
     train, test = digits()
+    closed = SecondOrderLoss(0.5, trace_weight=4.0, generator=seeded())
+    losses = {"plain": cross_entropy, "closed": weighted_sum((1.0, cross_entropy), (1.0, closed))}
     scores = {}
-    for name, loss in {
-        "plain": cross_entropy,
-        "closed": weighted_sum(
-            (1.0, cross_entropy), (1.0, SecondOrderLoss(0.5, trace_weight=4.0, generator=seeded()))
-        ),
-    }.items():
+    for name, loss in losses.items():
         model = lenet8()
-        fit(
-            model, batches(train, 64), loss, torch.optim.Adam(model.parameters(), lr=0.003), 8, progress=False
-        )
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+        fit(model, batches(train, 64), loss, optimizer, 8, progress=False)
         scores[name] = accuracy_under_noise(model, *test, sigma=0.5).mean
     assert scores["closed"] > scores["plain"] + 0.05
 
@@ -219,12 +198,12 @@ def test_little_noise_leads_back_to_cross_entropy(kind):
 @every_loss
 @pytest.mark.parametrize("sigma", [0.0, -0.1, math.nan, math.inf])
 def test_a_sigma_that_is_no_noise_is_refused(kind, sigma):
-    with pytest.raises(ValueError, match="Expected sigma >=? ?0"):
+    with pytest.raises(ValueError, match="Expected sigma >"):
         kind(sigma)
 
 
 def test_other_bad_numbers_are_refused():
-    with pytest.raises(ValueError, match="projections >= 1 or None.*got 0"):
+    with pytest.raises(ValueError, match=r"projections >= 1 or None.*got 0"):
         SecondOrderLoss(0.5, projections=0)
     with pytest.raises(ValueError, match="a finite trace_weight, got nan"):
         SecondOrderLoss(0.5, trace_weight=math.nan)

@@ -150,14 +150,11 @@ def test_every_layer_is_a_step_with_its_name():
 
 
 def test_a_step_says_which_independence_it_assumed():
-    steps = {
-        step.name: step.assumed
-        for step in layer_by_layer(mlp((4, 3, 2)), independent(torch.zeros(1, 4), 0.1))
-    }
-    assert steps["2"] == "its inputs are independent of each other" or steps["2"] == ""
-    assert steps["3"] == ""
+    x = torch.zeros(1, 4)
+    steps = {step.name: step.assumed for step in layer_by_layer(mlp((4, 3, 2)), independent(x, 0.1))}
+    assert steps["3"] == ""  # a ReLU looks at one input
     assert steps["4"] == "its inputs are independent of each other"
-    by_cov = layer_by_layer(mlp((4, 3, 2)), correlated(torch.zeros(1, 4), 0.1))
+    by_cov = layer_by_layer(mlp((4, 3, 2)), correlated(x, 0.1))
     assert all(step.assumed == "" for step in by_cov)
 
 
@@ -232,7 +229,7 @@ def test_a_resnet_propagates_and_names_its_sums():
     assert got.mean.shape == (1, 10)
     plain = (model(x.mean) - sampled.mean).norm()
     assert (got.mean - sampled.mean).norm() < plain  # better than ignoring the noise
-    assert (got.std < sampled.var.sqrt()).all()
+    assert 0.5 < (got.std / sampled.var.sqrt()).mean() < 1.1
 
 
 def test_a_single_layer_is_a_short_network():
