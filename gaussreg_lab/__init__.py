@@ -60,6 +60,9 @@ from gaussreg_lab.moment_losses import AnalyticalMomentLoss, ExpectedOutputLoss,
 from gaussreg_lab.propagation import Step, layer_by_layer, propagate
 from gaussreg_lab.quadrature import expectation
 
+# results recorded earlier
+from gaussreg_lab.records import Summary, recorded, summaries
+
 # how well a network holds
 from gaussreg_lab.robustness import (
     accuracy,
@@ -104,6 +107,7 @@ __all__ = [
     "SecondOrderLoss",
     "Split",
     "Step",
+    "Summary",
     "accuracy",
     "accuracy_under_noise",
     "batches",
@@ -142,6 +146,7 @@ __all__ = [
     "normal_density",
     "predict",
     "propagate",
+    "recorded",
     "relu_covariance",
     "relu_covariance_centred",
     "relu_covariance_gate",
@@ -155,6 +160,7 @@ __all__ = [
     "setup",
     "show",
     "slider",
+    "summaries",
     "tick",
     "two_moons",
     "two_rings",

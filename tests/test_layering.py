@@ -16,6 +16,7 @@ LEVELS = {
     "models": 0,
     "downloads": 0,
     "smoothing": 0,
+    "records": 0,
     "covariance": 1,
     "datasets": 1,
     "logits": 1,

@@ -1,0 +1,88 @@
+"""Results that were recorded earlier, because they take longer than a lesson.
+
+A record is a JSON file in data/results: what was done ("about"), and every run by name and seed, with
+its accuracy at each noise level, its Gaussian robustness and its processor time. The script that
+made it stands beside it in data/, and makes it again.
+
+Lesson: notebooks/03_losses.ipynb
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PACKAGE = Path(__file__).parent
+SEED = " | seed "  # between the name of a run and its seed
+
+
+class Summary(NamedTuple):
+    """Mean over the seeds of one method, with standard errors.
+
+    accuracy, accuracy_error: one number for each noise level. robustness and its error, seconds of
+    processor time for a run: numbers. epochs, seeds: how many.
+    """
+
+    accuracy: Tensor
+    accuracy_error: Tensor
+    robustness: float
+    robustness_error: float
+    seconds: float
+    epochs: int
+    seeds: int
+
+
+def recorded(name: str) -> dict:
+    """The record called `name`, as it was stored: {"about": ..., "runs": {"method | seed 0": ...}}.
+
+    Raises FileNotFoundError with the names there are, ValueError for a file that is damaged.
+
+    >>> recorded("noise_digits")["about"]["sigma"]
+    0.5
+    """
+    folders = [PACKAGE / "data" / "results", PACKAGE.parent / "data" / "results"]
+    for folder in folders:
+        file = folder / f"{name}.json"
+        if file.exists():
+            try:
+                return json.loads(file.read_text())
+            except ValueError as error:
+                raise ValueError(f"Expected a record in {file}, got a damaged file ({error})") from error
+    known = sorted(file.stem for folder in folders for file in folder.glob("*.json"))
+    raise FileNotFoundError(f"Expected one of the records {known}, got {name!r}")
+
+
+def summaries(record: dict) -> dict[str, Summary]:
+    """The runs of a record by method, over their seeds; in the order in which they were made.
+
+    >>> summary = summaries(recorded("noise_digits"))["plain"]
+    >>> summary.seeds, summary.accuracy.shape
+    (5, torch.Size([5]))
+    """
+    runs: dict[str, list[dict]] = {}
+    for key, run in record["runs"].items():
+        runs.setdefault(key.split(SEED)[0], []).append(run)
+    return {name: _summary(of_one) for name, of_one in runs.items()}
+
+
+def _summary(runs: list[dict]) -> Summary:
+    accuracy = torch.tensor([run["accuracy"] for run in runs], dtype=torch.float64)
+    robustness = torch.tensor([run["robustness"] for run in runs], dtype=torch.float64)
+    seconds = sum(run["seconds"] for run in runs) / len(runs)
+    return Summary(
+        accuracy.mean(dim=0),
+        _standard_error(accuracy),
+        robustness.mean().item(),
+        _standard_error(robustness).item(),
+        seconds,
+        runs[0]["epochs"],
+        len(runs),
+    )
+
+
+def _standard_error(values: Tensor) -> Tensor:
+    if len(values) == 1:
+        return torch.full_like(values[0], torch.nan)
+    return values.std(dim=0) / len(values) ** 0.5
