@@ -56,7 +56,7 @@ def test_every_study_is_complete_and_says_how_it_was_made(name):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_second_order_loss_beats_one_and_five_folds_at_equal_steps(name):
-    """The claim of lesson 03, beyond the standard error of the difference, and not at the cost of clean digits."""
+    """The claim of lesson 03: beyond the standard error, and not at the cost of clean digits."""
     record = recorded(name)
     table, trained_for = summaries(record), record["about"]["noise levels"].index(record["about"]["sigma"])
     ours = table["second order"]
@@ -89,5 +89,5 @@ def test_a_damaged_record_is_refused(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "torn.json").write_text(json.dumps({"about": {}})[:-3])
     monkeypatch.setattr(records, "PACKAGE", tmp_path)
-    with pytest.raises(ValueError, match="torn.json, got a damaged file"):
+    with pytest.raises(ValueError, match=r"torn\.json, got a damaged file"):
         recorded("torn")

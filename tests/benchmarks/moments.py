@@ -86,34 +86,35 @@ def trained_lenet8() -> torch.nn.Module:
 
 
 def monte_carlo_at_equal_error(images: int = 16, judge: int = 100_000) -> dict:
-    """How many draws reach the closed form's error in the logits' mean and variance, and their time.
+    """Monte Carlo's time over the closed form's, at the closed form's error, for several noise levels."""
+    model, report = trained_lenet8(), {}
+    for sigma in (0.01, 0.02, 0.05, 0.1, 0.25):
+        x = lab.Gaussian(lab.digits().test.x[:images], var=torch.tensor(sigma**2))
+        truth = lab.sample_moments(model, x, judge)
+        for way in (lab.linearize, lab.linearize_smoothed):
+            report[f"sigma {sigma}, {way.__name__}"] = at_equal_error(model, x, truth, way)
+    return report
 
-    The error is relative, over `images` digits: |difference| / |truth|, of the means and of the
-    variances. Monte Carlo's falls with the square root of the draws and is read off its own
-    standard errors; the truth is `judge` draws. Both errors have to be reached.
+
+def at_equal_error(model, x: lab.Gaussian, truth: lab.SampledMoments, way) -> dict:
+    """Errors are relative, |difference| / |truth|, over all images and logits; of means and of variances.
+
+    Monte Carlo's falls with the square root of the draws, and what one draw has is read off the
+    standard errors of the truth. It has to reach both of the closed form's errors.
     """
-    model = trained_lenet8()
-    x = lab.Gaussian(lab.digits().test.x[:images], var=torch.tensor(SIGMA**2))
-    truth = lab.sample_moments(model, x, judge)
-    closed = lab.linearize_smoothed(model, x)
-    draws = {}
+    closed, row, needed = way(model, x), {}, 2
     for what, got, exact, error in (
         ("mean", closed.mean, truth.mean, truth.mean_error),
         ("variance", closed.variances, truth.var, truth.var_error),
     ):
         reached = ((got - exact).norm() / exact.norm()).item()
-        of_one_draw = (error.norm() * math.sqrt(judge) / exact.norm()).item()
-        draws[what] = {
-            "closed form's error": round(reached, 4),
-            "draws": math.ceil((of_one_draw / reached) ** 2),
-        }
-    report = {"equal error": draws}
-    for what, row in draws.items():
-        report[f"Monte Carlo for the {what}"] = compare(
-            lambda: lab.linearize_smoothed(model, x),
-            {f"{row['draws']} draws": lambda count=row["draws"]: lab.sample_moments(model, x, max(2, count))},
-        )
-    return report
+        of_one_draw = (error.norm() * math.sqrt(truth.count) / exact.norm()).item()
+        row[f"error of the {what}"] = round(reached, 5)
+        needed = max(needed, math.ceil((of_one_draw / reached) ** 2))
+    times = compare(
+        lambda: way(model, x), {"Monte Carlo": lambda: lab.sample_moments(model, x, needed)}, turns=7
+    )
+    return {**row, "draws": needed, **times}
 
 
 def exact_at_equal_error(images: int = 4, judge: int = 200_000) -> dict:
@@ -139,12 +140,7 @@ def exact_at_equal_error(images: int = 4, judge: int = 200_000) -> dict:
 def main() -> None:
     torch.set_num_threads(THREADS)
     report = {
-        "about": {
-            "torch": torch.__version__,
-            "threads": THREADS,
-            "machine": platform.machine(),
-            "batch": BATCH,
-        },
+        "about": {"torch": torch.__version__, "threads": THREADS, "machine": platform.machine()},
         "training steps, in plain steps": training_steps(),
         "covariance of ReLUs, in Cholesky factors": full_covariance(),
         "Monte Carlo at equal error, in closed forms (LeNet)": monte_carlo_at_equal_error(),
