@@ -10,7 +10,6 @@ Lesson: the exercises at the end of each; solutions in notebooks/solutions.
 import html
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import ipywidgets as widgets
 import torch
@@ -19,17 +18,10 @@ from torch import Tensor
 
 from gaussreg_lab.controls import live_view
 from gaussreg_lab.gaussian import relu_mean
+from gaussreg_lab.graders_losses import LOSSES
 from gaussreg_lab.quadrature import expectation
 from gaussreg_lab.robustness import NoiseCurve
-
-NOT_ATTEMPTED, WRONG, RIGHT = "not attempted yet", "not yet", "right"
-
-
-class Verdict(NamedTuple):
-    """NOT_ATTEMPTED, WRONG or RIGHT, and a sentence that helps."""
-
-    state: str
-    sentence: str
+from gaussreg_lab.verdicts import NOT_ATTEMPTED, RIGHT, WRONG, Verdict, number
 
 
 def check(exercise: str, answer: object, *given: object) -> None:
@@ -97,7 +89,7 @@ def _half_point(answer: object, curve: NoiseCurve) -> Verdict:
     below = curve.sigmas[curve.mean < 0.5]
     if len(below) == 0:
         return Verdict(WRONG, "This network reads half of the digits at every noise of its curve.")
-    difference = _number(answer) - below[0].item()
+    difference = number(answer) - below[0].item()
     if math.isnan(difference):
         return Verdict(WRONG, f"Expected a number, got {answer!r}.")
     if abs(difference) < 1e-6:
@@ -108,7 +100,7 @@ def _half_point(answer: object, curve: NoiseCurve) -> Verdict:
 
 def _lift(answer: object) -> Verdict:
     """1.1: the mean of relu(z) for z ~ N(0, 0.5^2)."""
-    true, value = expectation(torch.relu, 0.0, 0.5**2).item(), _number(answer)
+    true, value = expectation(torch.relu, 0.0, 0.5**2).item(), number(answer)
     if abs(value - true) < 1e-3:
         return Verdict(RIGHT, "The lift is sigma / sqrt(2 pi), proportional to the noise.")
     if abs(value) < 1e-3:
@@ -162,7 +154,7 @@ def _leaky_by_hand(answer: Callable[[Tensor, Tensor, float], Tensor]) -> Verdict
 
 def _hidden_mean(answer: object) -> Verdict:
     """1.3: the mean of z ~ N(mean, 1) for which E[relu(z)] = 0.2."""
-    value = _number(answer)
+    value = number(answer)
     if not math.isfinite(value):
         return Verdict(WRONG, f"Expected a number, got {answer!r}.")
     output = expectation(torch.relu, value, 1.0).item()
@@ -176,11 +168,4 @@ def _hidden_mean(answer: object) -> Verdict:
     return Verdict(WRONG, f"A mean of {value:g} gives an output of {output:.3f}: too {side}.")
 
 
-def _number(answer: object) -> float:
-    try:
-        return float(answer)
-    except (TypeError, ValueError):
-        return float("nan")
-
-
-GRADERS = {"0.1": _half_point, "1.1": _lift, "1.2": _leaky_by_hand, "1.3": _hidden_mean}
+GRADERS = {"0.1": _half_point, "1.1": _lift, "1.2": _leaky_by_hand, "1.3": _hidden_mean, **LOSSES}

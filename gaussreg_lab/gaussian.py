@@ -79,10 +79,8 @@ class Gaussian:
         batch_dims = self.cov.dim() - 2
         n = math.prod(self.mean.shape[batch_dims:])
         if not 0 <= batch_dims < self.mean.dim() or self.cov.shape != (*self.mean.shape[:batch_dims], n, n):
-            raise ValueError(
-                f"Expected cov of shape (..., n, n) for a mean (..., n), "
-                f"got cov {tuple(self.cov.shape)} with mean {tuple(self.mean.shape)}"
-            )
+            got = f"cov {tuple(self.cov.shape)} with mean {tuple(self.mean.shape)}"
+            raise ValueError(f"Expected cov of shape (..., n, n) for a mean (..., n), got {got}")
         var = self.cov.diagonal(dim1=-2, dim2=-1)
         if (var < 0).any():
             raise ValueError(f"Expected cov with variances >= 0, got a smallest one of {var.min().item():g}")

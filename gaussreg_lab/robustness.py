@@ -14,7 +14,7 @@ between them come from the networks.
 
 Source: Alfadly, Bibi, Ghanem, "Analytical Moment Regularizer for Training Robust Networks", arXiv
 1904.11005 (2019), and its code, with noise in pixel units instead of three different ones.
-Lesson: notebooks/00_start_here.ipynb, notebooks/03_losses.ipynb
+Lesson: notebooks/00_start_here.ipynb
 """
 
 import math

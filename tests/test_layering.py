@@ -17,6 +17,8 @@ LEVELS = {
     "downloads": 0,
     "smoothing": 0,
     "records": 0,
+    "verdicts": 0,
+    "graders_losses": 1,
     "covariance": 1,
     "datasets": 1,
     "logits": 1,
