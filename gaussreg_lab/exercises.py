@@ -19,6 +19,7 @@ from torch import Tensor
 from gaussreg_lab.controls import live_view
 from gaussreg_lab.gaussian import relu_mean
 from gaussreg_lab.graders_losses import LOSSES
+from gaussreg_lab.graders_propagation import PROPAGATION
 from gaussreg_lab.quadrature import expectation
 from gaussreg_lab.robustness import NoiseCurve
 from gaussreg_lab.verdicts import NOT_ATTEMPTED, RIGHT, WRONG, Verdict, number
@@ -168,4 +169,5 @@ def _hidden_mean(answer: object) -> Verdict:
     return Verdict(WRONG, f"A mean of {value:g} gives an output of {output:.3f}: too {side}.")
 
 
-GRADERS = {"0.1": _half_point, "1.1": _lift, "1.2": _leaky_by_hand, "1.3": _hidden_mean, **LOSSES}
+ONE_UNIT = {"1.1": _lift, "1.2": _leaky_by_hand, "1.3": _hidden_mean}
+GRADERS = {"0.1": _half_point, **ONE_UNIT, **PROPAGATION, **LOSSES}

@@ -149,7 +149,14 @@ def _by_stein(layer: nn.Module, x: Gaussian, columns: Tensor, covariance: Covari
 
     directions = columns.mT.reshape(batch * count, *x.mean.shape[1:])
     mean = x.mean.repeat_interleave(count, dim=0)
-    _, moved = torch.func.jvp(mean_of_output, (mean,), (directions,))
+    # forward mode by two backward passes: the derivative of J'u by u is J; torch's own loads much, and warns
+    with_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        mean = mean if mean.requires_grad else mean.requires_grad_()
+        output = mean_of_output(mean)
+        pull = torch.zeros_like(output, requires_grad=True)
+        (pulled,) = torch.autograd.grad(output, mean, pull, create_graph=True)
+        (moved,) = torch.autograd.grad(pulled, pull, directions, create_graph=with_graph)
     return moved.reshape(batch, count, -1).mT
 
 

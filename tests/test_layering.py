@@ -19,6 +19,7 @@ LEVELS = {
     "records": 0,
     "verdicts": 0,
     "graders_losses": 1,
+    "graders_propagation": 1,
     "covariance": 1,
     "datasets": 1,
     "logits": 1,
