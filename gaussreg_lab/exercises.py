@@ -169,5 +169,39 @@ def _hidden_mean(answer: object) -> Verdict:
     return Verdict(WRONG, f"A mean of {value:g} gives an output of {output:.3f}: too {side}.")
 
 
-ONE_UNIT = {"1.1": _lift, "1.2": _leaky_by_hand, "1.3": _hidden_mean}
-GRADERS = {"0.1": _half_point, **ONE_UNIT, **PROPAGATION, **LOSSES}
+def _opposites(answer: object) -> Verdict:
+    """1.4: Cov[relu(z), relu(-z)] for z ~ N(0, 1)."""
+    value, mean = number(answer), expectation(torch.relu, 0.0, 1.0).item()
+    if abs(value + mean**2) < 1e-3:
+        return Verdict(RIGHT, "Never on together, and yet related: one on means the other off.")
+    if abs(value) < 1e-3:
+        return Verdict(WRONG, "0 is the mean of the product; take the product of the means away.")
+    if abs(value - mean**2) < 1e-3:
+        return Verdict(WRONG, "The size is right. When one is above its mean, where is the other?")
+    return Verdict(WRONG, f"Got {answer!r}; the panel's preset 'opposites' shows the number.")
+
+
+def _input_and_output(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Verdict:
+    """1.5: a function (cov, mean2, var2) -> Cov[z1, relu(z2)], by integrating over z2."""
+    if not callable(answer):
+        return Verdict(WRONG, f"Expected a function of cov, mean2 and var2, got {answer!r}.")
+    cov, mean, var = (torch.tensor(it, dtype=torch.float64) for it in (1.2, -0.7, 4.0))
+    # given z2, z1 is cov / var (z2 - mean) on average
+    true = expectation(lambda z: cov / var * (z - mean) * z.relu(), mean, var)
+    got = torch.as_tensor(answer(cov, mean, var)).double()
+    if got.shape != true.shape:
+        return Verdict(WRONG, f"Expected one number, got a tensor of shape {tuple(got.shape)}.")
+    if abs(got - true) < 1e-6:
+        return Verdict(RIGHT, "Your number agrees with numerical integration.")
+    if abs(got - cov * torch.special.ndtr(mean / var)) < 1e-6:
+        return Verdict(WRONG, "You have used the variance where the standard deviation belongs.")
+    if abs(got - cov) < 1e-6:
+        return Verdict(WRONG, "As if unit 2 were always on: it passes only a share of the covariance.")
+    return Verdict(
+        WRONG, f"At cov 1.2, mean -0.7, var 4 the integral gives {true:.4f}, your function {got:.4f}."
+    )
+
+
+ONE = {"1.1": _lift, "1.2": _leaky_by_hand, "1.3": _hidden_mean}
+TWO = {"1.4": _opposites, "1.5": _input_and_output}
+GRADERS = {"0.1": _half_point, **ONE, **TWO, **PROPAGATION, **LOSSES}

@@ -65,6 +65,8 @@ def test_a_stub_is_not_an_attempt():
         ("1.1", 0.1995),
         ("1.2", leaky_by_hand),
         ("1.3", -0.4929),
+        ("1.4", -1 / (2 * math.pi)),
+        ("1.5", lambda cov, mean2, var2: cov * cdf(mean2 / var2.sqrt())),
     ],
 )
 def test_right_answers_are_right(exercise, answer):
@@ -92,6 +94,14 @@ def test_right_answers_are_right(exercise, answer):
         ("1.3", 0.0, "too high"),
         ("1.3", -1.0, "too low"),
         ("1.3", "minus a half", "Expected a number"),
+        ("1.4", 0.0, "mean of the product"),
+        ("1.4", 1 / (2 * math.pi), "size is right"),
+        ("1.4", -1.0, "opposites"),
+        ("1.5", lambda cov, mean2, var2: cov * cdf(mean2 / var2), "standard deviation"),
+        ("1.5", lambda cov, mean2, var2: cov, "always on"),
+        ("1.5", lambda cov, mean2, var2: cov + 1, "the integral gives"),
+        ("1.5", lambda cov, mean2, var2: cov.expand(2), "Expected one number"),
+        ("1.5", 3, "Expected a function"),
     ],
 )
 def test_wrong_answers_are_told_in_which_way(exercise, answer, hint):
