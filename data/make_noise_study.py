@@ -8,24 +8,16 @@ The weight of the trace is chosen on images cut from the training set, never on 
 """
 
 import argparse
-import json
-import time
-from datetime import date
 from itertools import product
-from pathlib import Path
 
 import torch
+from study import SEEDS, Store, generator, split_off, train_one
 
 import gaussreg_lab as lab
 
 SIGMA = 0.5
 LEVELS = [0.0, 0.25, 0.5, 0.75, 1.0]
-SEEDS = range(5)
 WEIGHTS = [1.0, 2.0, 4.0, 8.0]
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def noise_only(samples: int):
@@ -59,15 +51,6 @@ def frozen_folds(train: lab.Images, count: int) -> lab.Images:
     return lab.Images(torch.cat(copies), train.y.repeat(count + 1))
 
 
-def train_one(make, train: lab.Images, loss, seed: int, epochs: int, batch: int, rate: float):
-    model = make(seed=seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
-    begin = time.process_time()
-    lab.fit(model, lab.batches(train, batch, seed), loss, optimizer, epochs, schedule, progress=False)
-    return model, time.process_time() - begin
-
-
 def judge(model, images: lab.Images) -> dict:
     curve = lab.noise_curve(model, *images, LEVELS, draws=5)
     return {
@@ -76,17 +59,11 @@ def judge(model, images: lab.Images) -> dict:
     }
 
 
-def split_off(train: lab.Images, every: int) -> tuple[lab.Images, lab.Images]:
-    held = torch.arange(len(train.y)) % every == 0
-    return lab.Images(train.x[~held], train.y[~held]), lab.Images(train.x[held], train.y[held])
-
-
 class Study:
-    """Runs by name and seed, each stored as soon as it is done; what is stored is not run again."""
+    """One network on one data set, for one number of epochs: trained with one loss after the other."""
 
     def __init__(self, name: str, make, data: lab.Split, epochs: int, batch: int, rate: float) -> None:
         self.make, self.data, self.epochs, self.batch, self.rate = make, data, epochs, batch, rate
-        self.file = Path(__file__).parent / "results" / f"noise_{name}.json"
         about = {
             "data": name,
             "training images": len(data.train.y),
@@ -96,28 +73,21 @@ class Study:
             "epochs": epochs,
             "batch": batch,
             "learning rate": rate,
-            "torch": torch.__version__,
-            "date": date.today().isoformat(),
         }
-        self.results = (
-            json.loads(self.file.read_text()) if self.file.exists() else {"about": about, "runs": {}}
-        )
+        self.store = Store(f"noise_{name}", about)
+        self.results = self.store.results
 
     def run(self, name: str, loss, seed: int, epochs=None, train=None, judged_by=None) -> dict:
-        key = f"{name} | seed {seed}"
-        if key not in self.results["runs"]:
-            epochs = epochs or self.epochs
-            train = train or self.data.train
-            model, seconds = train_one(self.make, train, loss(seed), seed, epochs, self.batch, self.rate)
-            run = {
-                "epochs": epochs,
-                "seconds": round(seconds, 2),
-                **judge(model, judged_by or self.data.test),
-            }
-            self.results["runs"][key] = run
-            self.file.write_text(json.dumps(self.results, indent=1) + "\n")
-            print(key, run, flush=True)
-        return self.results["runs"][key]
+        epochs, train = epochs or self.epochs, train or self.data.train
+
+        def once() -> dict:
+            model, seconds = train_one(
+                self.make(seed=seed), train, loss(seed), seed, epochs, self.batch, self.rate
+            )
+            judged = judge(model, judged_by or self.data.test)
+            return {"epochs": epochs, "seconds": round(seconds, 2), **judged}
+
+        return self.store.run(name, seed, once)
 
     def seconds_per_epoch(self, name: str) -> float:
         runs = [run for key, run in self.results["runs"].items() if key.startswith(f"{name} | ")]
