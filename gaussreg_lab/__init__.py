@@ -7,6 +7,9 @@ than `import torch`.
 
 from importlib import import_module as _import_module
 
+# the worst jolt of one image, and training against it
+from gaussreg_lab.attacks import AdversarialLoss, fgm, pgm, wrm
+
 # two Gaussians at once: through a ReLU, and the larger of them
 from gaussreg_lab.covariance import (
     MaxMoments,
@@ -43,9 +46,27 @@ from gaussreg_lab.gaussian import (
     relu_var,
 )
 
+# penalties on the Jacobian
+from gaussreg_lab.gradients import DataGrad, DifferenceReg, FrobReg, JacReg, Penalized, SpectReg
+
+# linear maps: layers, Jacobians, their singular values
+from gaussreg_lab.layer_maps import circular_singular_values, layer_map
+
 # a Gaussian through a whole network, in several ways, and Monte Carlo as their judge
 from gaussreg_lab.layer_moments import known_layers, layer_moments
+from gaussreg_lab.linear_map import (
+    LinearMap,
+    affine_map,
+    jacobian_map,
+    lanczos,
+    matrix_of,
+    power_iteration,
+    random_start,
+)
 from gaussreg_lab.linearization import first_relu_mean, linearize, linearize_smoothed, two_stage
+
+# how far a whole network can move its output
+from gaussreg_lab.lipschitz import layer_gains, lipschitz_bound, margin_scale
 from gaussreg_lab.logits import (
     class_probabilities,
     sampled_class_probabilities,
@@ -69,9 +90,13 @@ from gaussreg_lab.robustness import (
     accuracy_under_noise,
     folds_equivalent,
     gaussian_robustness,
+    margins,
     noise_curve,
 )
 from gaussreg_lab.sampling import SampledMoments, sample_moments
+
+# socket 3: caps on operator norms, as parametrizations
+from gaussreg_lab.spectral import SpectralPenalty, cap_network, cap_spectral_norm, operator_norm
 
 # the training loop
 from gaussreg_lab.training import History, fit
@@ -94,43 +119,61 @@ _ON_DEMAND = {
 }
 
 __all__ = [
+    "AdversarialLoss",
     "AnalyticalMomentLoss",
+    "DataGrad",
+    "DifferenceReg",
     "ExpectedOutputLoss",
+    "FrobReg",
     "Gaussian",
     "History",
     "Images",
+    "JacReg",
+    "LinearMap",
     "Loss",
     "MaxMoments",
     "NoisyLoss",
     "Normalize",
+    "Penalized",
     "SampledMoments",
     "SecondOrderLoss",
+    "SpectReg",
+    "SpectralPenalty",
     "Split",
     "Step",
     "Summary",
     "accuracy",
     "accuracy_under_noise",
+    "affine_map",
     "batches",
     "bivariate_normal_cdf",
+    "cap_network",
+    "cap_spectral_norm",
     "check",
     "check_environment",
     "choice",
     "cifar10",
     "cifar_convnet",
+    "circular_singular_values",
     "class_probabilities",
     "cross_entropy",
     "digits",
     "expectation",
     "explore",
     "fashion_mnist",
+    "fgm",
     "first_relu_mean",
     "fit",
     "folds_equivalent",
     "gaussian_robustness",
     "gelu_mean",
+    "jacobian_map",
     "known_layers",
+    "lanczos",
     "larger_of_two",
     "layer_by_layer",
+    "layer_gains",
+    "layer_map",
     "layer_moments",
     "leaky_relu_mean",
     "leaky_relu_var",
@@ -138,14 +181,22 @@ __all__ = [
     "lenet8",
     "linearize",
     "linearize_smoothed",
+    "lipschitz_bound",
+    "margin_scale",
+    "margins",
+    "matrix_of",
     "mlp",
     "mnist",
     "new_figure",
     "noise_curve",
     "normal_cdf",
     "normal_density",
+    "operator_norm",
+    "pgm",
+    "power_iteration",
     "predict",
     "propagate",
+    "random_start",
     "recorded",
     "relu_covariance",
     "relu_covariance_centred",
@@ -167,6 +218,7 @@ __all__ = [
     "two_stage",
     "weighted_sum",
     "whole_slider",
+    "wrm",
 ]
 
 

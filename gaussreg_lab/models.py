@@ -140,6 +140,26 @@ def _two_convolutions(
 
 
 @contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """While this lasts the model is in eval mode; afterwards each layer is in the mode that it was in.
+
+    >>> model = nn.Sequential(nn.Dropout())
+    >>> with in_eval_mode(model):
+    ...     model[0].training
+    False
+    >>> model[0].training
+    True
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Initial weights from a seed of their own; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):

@@ -3,6 +3,7 @@
     accuracy under noise  = P( argmax f(x + sigma n) = y ),             n ~ N(0, I), over the given images
     agreement under noise = P( argmax f(x + sigma n) = argmax f(x) )    the labels play no part
     Gaussian robustness   = mean agreement over noise levels from 0 to 0.5
+    margin                = f_y(x) - max of the other logits
 
 The last is the score of Alfadly et al. A classifier that always says "3" scores 1: it is a measure of
 steadiness, to be read beside the accuracy and never alone.
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 from gaussreg_lab.datasets import expect_pairs
 from gaussreg_lab.losses import expect_sigma
+from gaussreg_lab.models import in_eval_mode
 
 BATCH = 1000  # images at a time: a bounded memory whatever the size of the test set
 
@@ -157,6 +159,26 @@ def folds_equivalent(score: float, folds: Sequence[float], scores: Sequence[floa
     return math.inf
 
 
+def margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """By how much the logit of the label leads over the next best one, for each image: shape (count,).
+
+    Negative where the image is misread. To compare networks, divide by `lipschitz.margin_scale`. The model
+    in eval mode for the time. Raises ValueError as `accuracy`.
+
+    >>> margins(nn.Flatten(), torch.tensor([[3.0, 1.0], [3.0, 1.0]]), torch.tensor([0, 1]))
+    tensor([ 2., -2.])
+    """
+    expect_pairs(x, y)
+    device = next((weight.device for weight in model.parameters()), x.device)
+    leads = []
+    with torch.no_grad(), in_eval_mode(model):
+        for images, labels in zip(x.split(BATCH), y.cpu().split(BATCH), strict=True):
+            z, right = model(images.to(device)).cpu(), labels[:, None]
+            others = z.scatter(1, right, -math.inf)
+            leads.append(z.gather(1, right).squeeze(1) - others.amax(dim=1))
+    return torch.cat(leads)
+
+
 def predictions(model: nn.Module, x: Tensor) -> Tensor:
     """The class of the largest logit for each image, on the CPU; the model in eval mode for the time.
 
@@ -167,15 +189,9 @@ def predictions(model: nn.Module, x: Tensor) -> Tensor:
     """
     if len(x) == 0:
         raise ValueError("Expected at least one image, got none")
-    modes = [(module, module.training) for module in model.modules()]
     device = next((weight.device for weight in model.parameters()), x.device)
-    model.eval()
-    try:
-        with torch.no_grad():
-            return torch.cat([model(images.to(device)).argmax(dim=1).cpu() for images in x.split(BATCH)])
-    finally:
-        for module, training in modes:
-            module.training = training
+    with torch.no_grad(), in_eval_mode(model):
+        return torch.cat([model(images.to(device)).argmax(dim=1).cpu() for images in x.split(BATCH)])
 
 
 def _share_correct(model: nn.Module, x: Tensor, y: Tensor) -> float:

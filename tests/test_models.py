@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gaussreg_lab.models import Normalize, cifar_convnet, lenet, lenet8, mlp
+from gaussreg_lab.models import Normalize, cifar_convnet, in_eval_mode, lenet, lenet8, mlp
 
 BUILDERS = {mlp: (1, 8, 8), lenet: (1, 28, 28), lenet8: (1, 8, 8), cifar_convnet: (3, 32, 32)}
 
@@ -191,3 +191,59 @@ def test_a_normalization_shows_its_numbers():
 def test_a_std_that_is_not_positive_is_refused(std):
     with pytest.raises(ValueError, match="Expected std > 0, got"):
         Normalize(0.5, std)
+
+
+# modes
+
+
+def modes(model: nn.Module) -> list[bool]:
+    return [layer.training for layer in model.modules()]
+
+
+def half_frozen() -> nn.Sequential:
+    """In train mode, but for one layer."""
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Sequential(nn.Dropout(), nn.Linear(3, 2))).train()
+    model[1][0].eval()
+    return model
+
+
+def test_for_a_while_every_layer_is_in_eval_mode_and_then_in_its_own():
+    model = half_frozen()
+    before = modes(model)
+    assert set(before) == {True, False}
+    with in_eval_mode(model):
+        assert not any(modes(model))
+    assert modes(model) == before
+
+
+def test_the_mode_comes_back_after_an_error_and_the_error_is_not_hidden():
+    model = half_frozen()
+    before = modes(model)
+    with pytest.raises(KeyboardInterrupt), in_eval_mode(model):
+        raise KeyboardInterrupt
+    assert modes(model) == before
+
+
+def test_eval_mode_can_be_nested_and_a_model_in_it_stays_so():
+    model = half_frozen()
+    before = modes(model)
+    with in_eval_mode(model):
+        with in_eval_mode(model):
+            pass
+        assert not any(modes(model))
+    assert modes(model) == before
+    model.eval()
+    with in_eval_mode(model):
+        pass
+    assert not any(modes(model))
+
+
+def test_in_eval_mode_batch_norm_learns_nothing_and_dropout_drops_nothing():
+    model, x = half_frozen(), torch.rand(5, 3)
+    model[1][0].train()
+    with in_eval_mode(model):
+        first, second = model(x), model(x)
+    assert torch.equal(first, second)
+    assert model[0].num_batches_tracked == 0
+    assert not torch.equal(model(x), model(x))
+    assert model[0].num_batches_tracked == 2

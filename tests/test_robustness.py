@@ -15,6 +15,7 @@ from gaussreg_lab.robustness import (
     accuracy_under_noise,
     folds_equivalent,
     gaussian_robustness,
+    margins,
     noise_curve,
     predictions,
 )
@@ -191,6 +192,61 @@ def test_a_sigma_that_is_no_noise_level_is_refused(sigma):
 def test_less_than_one_draw_is_refused(draws):
     with pytest.raises(ValueError, match=f"Expected draws >= 1, got {draws}"):
         accuracy_under_noise(Threshold(), *line(), sigma=0.1, draws=draws)
+
+
+# margins
+
+
+def test_a_margin_is_the_lead_of_the_label_over_the_next_best():
+    model, (x, y) = lenet8(), digits().test
+    leads = []
+    for z, label in zip(model(x).tolist(), y.tolist(), strict=True):
+        leads.append(z[label] - max(z[:label] + z[label + 1 :]))
+    torch.testing.assert_close(margins(model, x, y), torch.tensor(leads))
+
+
+def test_a_margin_is_positive_where_the_image_is_read_rightly():
+    model, (x, y) = lenet8(), digits().test
+    assert torch.equal(margins(model, x, y) > 0, predictions(model, x) == y)
+    assert (margins(model, x, y) > 0).double().mean().item() == accuracy(model, x, y)
+
+
+def test_a_margin_of_two_classes_is_the_difference_of_their_logits():
+    x, y = line()
+    expected = torch.where(y == 1, 1, -1) * (2 * x[:, 0] - 1)
+    torch.testing.assert_close(margins(Threshold(), x, y), expected)
+
+
+def test_margins_of_many_images_are_those_of_one_batch_a_thousand_at_a_time():
+    model, (x, y) = Threshold(), line(2345)
+    z = model(x)
+    model.sizes.clear()
+    torch.testing.assert_close(margins(model, x, y), (2 * y - 1) * (z[:, 1] - z[:, 0]))
+    assert model.sizes == [1000, 1000, 345]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_margins_leave_the_model_and_the_images_as_they_were(training):
+    model, (x, y) = lenet8().train(training), digits().test
+    kept = x.clone()
+    leads = margins(model, x.requires_grad_(), y)
+    assert model.training is training
+    assert not leads.requires_grad
+    assert torch.equal(x, kept)
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_margins_are_judged_in_evaluation_mode():
+    model = Threshold().train()
+    margins(model, *line())
+    assert model.modes == [False]
+    assert model.training
+
+
+@pytest.mark.parametrize(("images", "labels"), [(3, 2), (0, 0)])
+def test_margins_of_images_without_labels_are_refused(images, labels):
+    with pytest.raises(ValueError, match=f"images as labels and at least one, got {images} and {labels}"):
+        margins(Threshold(), torch.zeros(images, 1), torch.zeros(labels).long())
 
 
 # curves

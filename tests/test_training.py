@@ -12,7 +12,7 @@ from gaussreg_lab.datasets import batches, digits, two_moons
 from gaussreg_lab.losses import NoisyLoss, cross_entropy
 from gaussreg_lab.models import lenet, lenet8, mlp
 from gaussreg_lab.robustness import accuracy
-from gaussreg_lab.training import fit
+from gaussreg_lab.training import fit, step
 
 
 def problem() -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
@@ -199,6 +199,71 @@ def test_without_progress_nothing_is_written(capsys):
     model, data = problem()
     fit(model, data, cross_entropy, sgd(model), epochs=3, progress=False)
     assert capsys.readouterr() == ("", "")
+
+
+# whose gradients
+
+
+def slope_loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Cross entropy and how steep it is: differentiates by the images, and asks the caller's own for that."""
+    x.requires_grad_()
+    value = cross_entropy(model, x, y)
+    slope = torch.autograd.grad(value, x, create_graph=True)[0]
+    return value + slope.square().sum()
+
+
+def test_a_loss_that_differentiates_by_the_images_trains_as_by_hand_and_leaves_them_no_gradient():
+    model, data = problem()
+    by_hand = copy.deepcopy(model)
+    optimizer = sgd(by_hand)
+    for x, y in data:
+        optimizer.zero_grad()
+        slope_loss(by_hand, x.clone(), y).backward()
+        optimizer.step()
+    fit(model, data, slope_loss, sgd(model), progress=False)
+    torch.testing.assert_close(weights(model), weights(by_hand), rtol=1e-6, atol=1e-7)
+    assert all(x.grad is None for x, _ in data)
+
+
+def test_only_the_weights_of_the_optimizer_get_gradients():
+    model, data = problem()
+    first, last = model[2], model[-1]
+    before = weights(first)
+    value = step(model, *data[0], cross_entropy, torch.optim.SGD(last.parameters(), lr=0.1))
+    assert value == cross_entropy(problem()[0], *data[0]).item()
+    assert all(weight.grad is None for weight in first.parameters())
+    assert all(weight.grad is not None for weight in last.parameters())
+    assert same(weights(first), before)
+
+
+def test_weights_of_all_groups_are_moved():
+    (model, data), (grouped, _) = problem(), problem()
+    groups = [{"params": grouped[2].parameters()}, {"params": grouped[-1].parameters()}]
+    fit(model, data, cross_entropy, torch.optim.SGD(model.parameters(), lr=0.1), progress=False)
+    fit(grouped, data, cross_entropy, torch.optim.SGD(groups, lr=0.1), progress=False)
+    assert same(weights(model), weights(grouped))
+
+
+def test_a_weight_that_the_loss_does_not_use_stays():
+    (model, data), (plain, _) = problem(), problem()
+    unused = nn.Parameter(torch.ones(3))
+    optimizer = sgd(model)
+    optimizer.add_param_group({"params": [unused]})
+    fit(model, data, cross_entropy, optimizer, progress=False)
+    fit(plain, data, cross_entropy, sgd(plain), progress=False)
+    assert same(weights(model), weights(plain))
+    assert torch.equal(unused, torch.ones(3))
+    assert unused.grad is None
+
+
+def test_frozen_weights_stay_and_the_others_are_trained():
+    model, data = problem()
+    model[2].requires_grad_(False)
+    frozen, free = weights(model[2]), weights(model[-1])
+    fit(model, data, slope_loss, sgd(model), progress=False)
+    assert same(weights(model[2]), frozen)
+    assert not same(weights(model[-1]), free)
+    assert all(weight.grad is None for weight in model[2].parameters())
 
 
 # stopping early
