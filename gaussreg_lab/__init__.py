@@ -82,7 +82,7 @@ from gaussreg_lab.propagation import Step, layer_by_layer, propagate
 from gaussreg_lab.quadrature import expectation
 
 # results recorded earlier
-from gaussreg_lab.records import Summary, recorded, summaries
+from gaussreg_lab.records import Average, Summary, averages, recorded, summaries
 
 # how well a network holds
 from gaussreg_lab.robustness import (
@@ -121,6 +121,7 @@ _ON_DEMAND = {
 __all__ = [
     "AdversarialLoss",
     "AnalyticalMomentLoss",
+    "Average",
     "DataGrad",
     "DifferenceReg",
     "ExpectedOutputLoss",
@@ -145,6 +146,7 @@ __all__ = [
     "accuracy",
     "accuracy_under_noise",
     "affine_map",
+    "averages",
     "batches",
     "bivariate_normal_cdf",
     "cap_network",

@@ -67,6 +67,34 @@ def summaries(record: dict) -> dict[str, Summary]:
     return {name: _summary(of_one) for name, of_one in runs.items()}
 
 
+class Average(NamedTuple):
+    """Mean over the seeds with its standard error, and how many seeds there were."""
+
+    mean: float
+    standard_error: float
+    seeds: int
+
+
+def averages(record: dict, field: str) -> dict[str, Average]:
+    """One number of each run by method, as a mean over its seeds.
+
+    Raises KeyError for a field that a run does not have.
+
+    >>> averages(recorded("noise_digits"), "robustness")["plain"].seeds
+    5
+    """
+    runs: dict[str, list[float]] = {}
+    for key, run in record["runs"].items():
+        runs.setdefault(key.split(SEED)[0], []).append(float(run[field]))
+    return {name: Average(*_mean_and_error(torch.tensor(it).double()), len(it)) for name, it in runs.items()}
+
+
+def _mean_and_error(values: Tensor) -> tuple[float, float]:
+    return values.mean().item(), (values.std() / len(values) ** 0.5).item() if len(values) > 1 else float(
+        "nan"
+    )
+
+
 def _summary(runs: list[dict]) -> Summary:
     accuracy = torch.tensor([run["accuracy"] for run in runs], dtype=torch.float64)
     robustness = torch.tensor([run["robustness"] for run in runs], dtype=torch.float64)

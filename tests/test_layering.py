@@ -22,6 +22,8 @@ LEVELS = {
     "verdicts": 0,
     "graders_losses": 1,
     "graders_propagation": 1,
+    "graders_gradients": 1,
+    "graders_spectral": 1,
     "covariance": 1,
     "datasets": 1,
     "logits": 1,
