@@ -17,11 +17,13 @@ Lesson: notebooks/05_spectral.ipynb
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from gaussreg_lab.losses import Loss, cross_entropy
 from gaussreg_lab.models import in_eval_mode
@@ -53,7 +55,7 @@ def fgm(
     tensor([[-0.7071,  0.7071]])
     """
     _expect_ball(radius, norm, pixels)
-    with in_eval_mode(model):
+    with _as_it_is(model):
         labels = _labels(model, x, y)
         return _clipped(x + radius * _up(_gradient(model, x, labels), norm), pixels).detach()
 
@@ -85,7 +87,7 @@ def pgm(
     if steps < 1 or (step is not None and not 0 < step < math.inf):
         raise ValueError(f"Expected steps >= 1 and step > 0 and finite, got {steps} and {step}")
     step = 2 * radius / steps if step is None else step
-    with in_eval_mode(model):
+    with _as_it_is(model):
         labels = _labels(model, x, y)
         jolt = torch.zeros_like(x) if generator is None else _random_in_ball(x, radius, norm, generator)
         for _ in range(steps):
@@ -115,7 +117,7 @@ def wrm(
     if not 0 < gamma < math.inf or steps < 0:
         raise ValueError(f"Expected gamma > 0 and finite, and steps >= 0, got {gamma} and {steps}")
     _expect_range(pixels)
-    with in_eval_mode(model):
+    with _as_it_is(model):
         labels = _labels(model, x, y)
         moved = x + _gradient(model, x, labels) / (2 * gamma)
         for t in range(steps):
@@ -143,6 +145,13 @@ class AdversarialLoss:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return self.loss(model, self.attack(model, x, y if self.on_labels else None), y)
+
+
+@contextmanager
+def _as_it_is(model: nn.Module) -> Iterator[None]:
+    """Eval mode, and every capped weight computed once: an attack does not change the weights."""
+    with in_eval_mode(model), parametrize.cached():
+        yield
 
 
 def _labels(model: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:

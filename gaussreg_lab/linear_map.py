@@ -132,22 +132,56 @@ def lanczos(linear_map: LinearMap, start: Tensor, tolerance: float = 1e-7, most:
     """
     _expect_start(linear_map, start)
     _expect_limits(tolerance, most)
-    basis, images = [unit(start)], []
+    basis = unit(start).flatten(1)[:, None]  # (batch, steps, n)
+    images = []
     for step in range(1, most + 1):
-        images.append(linear_map.forward(basis[-1]))
-        columns = torch.stack([image.flatten(1) for image in images], dim=2)
-        _, values, mixes = torch.linalg.svd(columns, full_matrices=False)
-        once, mix = _beside(linear_map.adjoint(images[-1]), basis), mixes[:, 0]
+        image = linear_map.forward(basis[:, -1].reshape(start.shape))
+        images.append(image.flatten(1))
+        stack = torch.stack(images, dim=1)
+        squares, mixes = torch.linalg.eigh(stack @ stack.mT)
+        value, mix = squares[:, -1].clamp(min=0).sqrt(), mixes[:, :, -1]
+        once = _beside(linear_map.adjoint(image).flatten(1), basis)
         new = _beside(once, basis)  # twice is enough against rounding
         # what a second time still shortens is rounding alone: nothing new is left in this direction
         new = torch.where(_each(length(new) > length(once) / 2, new), new, torch.zeros_like(new))
-        value = values[:, 0]
         residual = length(new) * mix[:, -1].abs() / _positive(value.square())
         if (residual <= tolerance).all() or step == most:
             break
-        basis.append(unit(new))
-    direction = sum(_each(mix[:, k], old) * old for k, old in enumerate(basis))
+        basis = torch.cat([basis, unit(new)[:, None]], dim=1)
+    direction = (mix[:, None] @ basis).reshape(start.shape)
     return TopSingular(value, unit(direction), residual, step)
+
+
+def subspace_step(linear_map: LinearMap, basis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of power iteration with several directions of one map at once.
+
+    basis: (count, *input_shape), orthonormal. Returns the gains of the best directions in its span, largest
+    first; these directions, orthonormal as well; and the basis for the next step, A'A times them. Values that
+    lie close together, or cross, are no trouble as long as there are fewer of them than directions.
+
+    >>> diagonal = LinearMap(*[lambda x: x * torch.tensor([3.0, 2.0, 1.0])] * 2, (3,))
+    >>> values, directions, _ = subspace_step(diagonal, torch.eye(3)[:2])
+    >>> values, directions.abs()
+    (tensor([3., 2.]), tensor([[1., 0., 0.],
+            [0., 1., 0.]]))
+    """
+    images = linear_map.forward(basis)
+    flat = images.flatten(1)
+    squares, mixes = torch.linalg.eigh(flat @ flat.mT)
+    mixes = mixes.flip(1).mT
+    directions = (mixes @ basis.flatten(1)).reshape(basis.shape)
+    pulled = linear_map.adjoint((mixes @ flat).reshape(images.shape))
+    return squares.flip(0).clamp(min=0).sqrt(), directions, orthonormal(pulled)
+
+
+def orthonormal(basis: Tensor) -> Tensor:
+    """Directions (count, ...) of length 1, at right angles to each other, that span what these do.
+
+    >>> orthonormal(torch.tensor([[2.0, 0.0], [1.0, 1.0]])).abs()
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    return torch.linalg.qr(basis.flatten(1).mT).Q.mT.reshape(basis.shape)
 
 
 def matrix_of(linear_map: LinearMap, like: Tensor) -> Tensor:
@@ -211,9 +245,9 @@ def random_start(linear_map: LinearMap, like: Tensor, batch: int = 1, seed: int 
     return torch.randn(batch, *linear_map.input_shape, generator=generator, dtype=torch.float64).to(like)
 
 
-def _beside(x: Tensor, basis: Sequence[Tensor]) -> Tensor:
-    """Each x without its parts along the basis."""
-    return x - sum(_each(inner(x, old), old) * old for old in basis)
+def _beside(x: Tensor, basis: Tensor) -> Tensor:
+    """x (batch, n) less its part along the directions of a basis (batch, count, n)."""
+    return x - ((x[:, None] @ basis.mT) @ basis)[:, 0]
 
 
 def _each(values: Tensor, like: Tensor) -> Tensor:

@@ -475,7 +475,8 @@ def test_batch_norm_in_train_mode_is_refused(case, norm, size, penalized):
     loss = Penalized(case.make(), 0.5) if penalized else case.make()
     name = type(norm).__name__
     with pytest.raises(
-        ValueError, match=f"Expected {name} in eval mode with running statistics, got one that looks at the whole batch"
+        ValueError,
+        match=f"Expected {name} in eval mode with running statistics, got one that looks at the whole batch",
     ):
         loss(model.train(), x, y)
     norm.eval()
