@@ -6,8 +6,8 @@
 Writes data/results/attacks_<name>.json after every run, and goes on where an earlier start ended.
 Network and attacks as Farnia et al. have them: one hidden layer of 512, radius 0.05 and price 0.04 of the
 mean length of a training image, attacks on the network's own predictions. On the digits, where so small a
-jolt hardly matters, the radius is three times as large and the price a third. Training and test accuracy are
-under the attack of training. Each cap is chosen on images that are neither trained on nor tested on.
+jolt hardly matters, the radius is three times as large. Training and test accuracy are under the attack of
+training. Each cap is chosen on images that are neither trained on nor tested on.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def attacks_for(train: lab.Images, times: float) -> dict[str, lab.attacks.Attack
         "ERM": None,
         "FGM": partial(lab.fgm, radius=radius),
         "PGM": partial(lab.pgm, radius=radius),
-        "WRM": partial(lab.wrm, gamma=0.04 * length / times),
+        "WRM": partial(lab.wrm, gamma=0.04 * length),
     }
 
 

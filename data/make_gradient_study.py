@@ -22,11 +22,11 @@ STEPS, BATCH, RATE = 1000, 50, 0.001
 CHOSEN_WITH = range(2)  # seeds that a weight is chosen with
 # weights for pixels in [0, 1]; the authors' are for standardised inputs, ten times as large on MNIST
 WEIGHTS = {
-    "weight decay": (1e-4, 1e-3, 1e-2),
+    "weight decay": (1e-4, 1e-3, 1e-2, 1e-1),
     "DataGrad": (0.3, 1.0, 3.0, 10.0),
     "SpectReg": (3e-4, 1e-3, 3e-3, 1e-2),
     "FrobReg, 1 projection": (3e-4, 1e-3, 3e-3, 1e-2),
-    "JacReg, 1 projection": (0.01, 0.03, 0.1, 0.3),
+    "JacReg, 1 projection": (0.03, 0.1, 0.3, 1.0, 3.0),
 }
 
 

@@ -41,6 +41,7 @@ def _double_backpropagation(answer: Callable[[nn.Module, Tensor, Tensor], Tensor
     if not isinstance(got, Tensor) or got.dim() != 0:
         shape = tuple(got.shape) if isinstance(got, Tensor) else type(got).__name__
         return Verdict(WRONG, f"Expected one number, a tensor without dimensions, got {shape}.")
+    got = got.double()
     for mistaken, sentence in (
         (true / len(x) ** 2, "Smaller by the squared batch size: the gradient is that of the mean loss."),
         (true * len(x), "This is the sum over the batch: take the mean."),
@@ -53,7 +54,7 @@ def _double_backpropagation(answer: Callable[[nn.Module, Tensor, Tensor], Tensor
     weights = list(model.parameters())
     wanted = torch.autograd.grad(true, weights)
     try:
-        had = torch.autograd.grad(got, weights)
+        had = torch.autograd.grad(got, weights, materialize_grads=True)
     except RuntimeError:
         return Verdict(WRONG, "The number is right, but no weight can be trained on it: create_graph=True.")
     if all(torch.allclose(*pair, rtol=1e-6) for pair in zip(had, wanted, strict=True)):

@@ -52,8 +52,8 @@ def _back_into_ball(answer: Callable[[Tensor, float], Tensor]) -> Verdict:
     if not callable(answer):
         return Verdict(WRONG, f"Expected a function of jolts and radius, got {answer!r}.")
     jolts = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]]).double().reshape(3, 1, 1, 2)
-    true = torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]]).double().reshape(3, 1, 1, 2)
-    got = torch.as_tensor(answer(jolts, 1.0))
+    true = torch.tensor([[1.2, 1.6], [0.3, 0.4], [0.0, 0.0]]).double().reshape(3, 1, 1, 2)
+    got = torch.as_tensor(answer(jolts.clone(), 2.0)).double()  # radius 1 would not tell whether it is used
     if got.shape != true.shape:
         return Verdict(
             WRONG, f"Expected jolts of the shape that came, {tuple(true.shape)}, got {tuple(got.shape)}."
@@ -62,16 +62,16 @@ def _back_into_ball(answer: Callable[[Tensor, float], Tensor]) -> Verdict:
         return Verdict(RIGHT, "Long jolts end on the ball's surface, short ones stay where they are.")
     if got.isnan().any():
         return Verdict(WRONG, "An image that is not jolted at all has length 0: do not divide by it.")
-    if torch.allclose(got[1], torch.tensor([0.6, 0.8]).double()):
+    if torch.allclose(got[1], torch.tensor([1.2, 1.6]).double()):
         return Verdict(
             WRONG, "The second jolt lies inside the ball and has to stay there: scale down, never up."
         )
-    if torch.allclose(got, jolts.clamp(-1, 1)):
+    if torch.allclose(got, jolts.clamp(-2, 2)):
         return Verdict(WRONG, "This clamps pixels, the ball of the largest change; here lengths count.")
-    if torch.allclose(got, jolts / jolts.norm()):
+    if torch.allclose(got, 2 * jolts / jolts.norm()):
         return Verdict(WRONG, "You have taken one length for the whole batch: each image has its own.")
     return Verdict(
-        WRONG, f"The jolt (3, 4) and radius 1 should give (0.6, 0.8), got {got[0].flatten().tolist()}."
+        WRONG, f"The jolt (3, 4) and radius 2 should give (1.2, 1.6), got {got[0].flatten().tolist()}."
     )
 
 

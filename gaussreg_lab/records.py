@@ -86,7 +86,10 @@ def averages(record: dict, field: str) -> dict[str, Average]:
     runs: dict[str, list[float]] = {}
     for key, run in record["runs"].items():
         runs.setdefault(key.split(SEED)[0], []).append(float(run[field]))
-    return {name: Average(*_mean_and_error(torch.tensor(it).double()), len(it)) for name, it in runs.items()}
+    return {
+        name: Average(*_mean_and_error(torch.tensor(it, dtype=torch.float64)), len(it))
+        for name, it in runs.items()
+    }
 
 
 def _mean_and_error(values: Tensor) -> tuple[float, float]:

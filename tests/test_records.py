@@ -1,12 +1,14 @@
 """Recorded results: read as they are, summed up as statistics has it, complete, refused when damaged."""
 
 import json
+import math
+from itertools import product
 
 import pytest
 import torch
 
 from gaussreg_lab import records
-from gaussreg_lab.records import recorded, summaries
+from gaussreg_lab.records import SEED, averages, recorded, summaries
 
 STUDIES = ["noise_digits", "noise_mnist"]
 
@@ -32,6 +34,41 @@ def test_summaries_are_means_with_standard_errors():
     assert got["b, with | a bar"].accuracy_error.isnan().all()  # one seed has no error
 
 
+def test_averages_are_means_with_standard_errors():
+    runs = {
+        "a | seed 0": {"clean": 0.5, "steps": 1},
+        "b, with | a bar | seed 0": {"clean": 0.1, "steps": 7},
+        "a | seed 1": {"clean": 0.7, "steps": 2},
+        "a | seed 2": {"clean": 0.9, "steps": 3},
+    }
+    got = averages({"runs": runs}, "clean")
+    assert list(got) == ["a", "b, with | a bar"]
+    assert got["a"] == pytest.approx((0.7, 0.2 / 3**0.5, 3))
+    assert averages({"runs": runs}, "steps")["a"] == pytest.approx((2, 1 / 3**0.5, 3))  # of integers as well
+
+
+def test_an_average_of_one_seed_has_no_error():
+    only = averages({"runs": {"a | seed 0": {"clean": 0.5}}}, "clean")["a"]
+    assert (only.mean, only.seeds) == (0.5, 1)
+    assert math.isnan(only.standard_error)
+
+
+def test_averages_agree_with_summaries():
+    record = recorded("noise_digits")
+    table = averages(record, "robustness")
+    assert list(table) == list(summaries(record))
+    for name, summary in summaries(record).items():
+        wanted = (summary.robustness, summary.robustness_error, summary.seeds)
+        assert table[name] == pytest.approx(wanted, abs=1e-6, nan_ok=True)
+
+
+def test_an_average_of_a_missing_field_is_refused():
+    runs = {"a | seed 0": {"clean": 0.5, "attacked": 0.1}, "a | seed 1": {"clean": 0.7}}
+    assert averages({"runs": runs}, "clean")["a"].seeds == 2
+    with pytest.raises(KeyError, match="attacked"):  # one of the runs has it, not all
+        averages({"runs": runs}, "attacked")
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_is_complete_and_says_how_it_was_made(name):
     record = recorded(name)
@@ -52,6 +89,38 @@ def test_every_study_is_complete_and_says_how_it_was_made(name):
         assert len(table[method].accuracy) == len(record["about"]["noise levels"])
     chances = torch.cat([summary.accuracy for summary in table.values()])
     assert ((chances >= 0) & (chances <= 1)).all()
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_the_study_of_penalties_is_complete_and_chose_on_validation_images(name):
+    record = recorded(f"gradients_{name}")
+    accuracies, weights = averages(record, "accuracy"), averages(record, "weight")
+    methods = ["plain", "weight decay", "dropout", "DataGrad", "SpectReg", "dropout and DataGrad"]
+    methods += ["FrobReg, 1 projection", "JacReg, 1 projection"]
+    for size, method in product(record["about"]["sizes"], methods):
+        assert accuracies[f"{method}, {size} images"].seeds == 5
+        tried = {
+            weights[key].mean: it.mean
+            for key, it in accuracies.items()
+            if key.startswith(f"validation, {method}, weight") and key.endswith(f", {size} images")
+        }
+        if tried:
+            assert weights[f"{method}, {size} images"].mean == pytest.approx(max(tried, key=tried.get))
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_the_study_of_attacks_is_complete_and_chose_on_validation_images(name):
+    record = recorded(f"attacks_{name}")
+    tested = averages(record, "test accuracy")
+    for way in ("ERM", "FGM", "PGM", "WRM"):
+        assert tested[way].seeds == tested[f"{way} with caps"].seeds == 5
+        assert record["runs"][f"{way}{SEED}0"]["bound"] is None
+        tried = {
+            run["bound"]: run["test accuracy"]
+            for key, run in record["runs"].items()
+            if key.startswith(f"validation, {way}, cap")
+        }
+        assert record["runs"][f"{way} with caps{SEED}0"]["bound"] == max(tried, key=tried.get)
 
 
 @pytest.mark.parametrize("name", STUDIES)
