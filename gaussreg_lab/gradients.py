@@ -189,7 +189,7 @@ class Penalized:
             penalty = self.penalty.of_logits(model, x, z, y)
             return nn.functional.cross_entropy(z, y) + self.weight * penalty
 
-        return _with_logits(model, x, together, by_x=not isinstance(self.penalty, DifferenceReg))
+        return _with_logits(model, x, together)
 
 
 def pulled_back(output: Tensor, x: Tensor) -> Tensor:
@@ -215,14 +215,12 @@ def _alone(penalty: Penalty, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return _with_logits(model, x, lambda x, z: penalty.of_logits(model, x, z, y))
 
 
-def _with_logits(
-    model: nn.Module, x: Tensor, function: Callable[[Tensor, Tensor], Tensor], by_x: bool = True
-) -> Tensor:
+def _with_logits(model: nn.Module, x: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """function(x, model(x)) on an x of our own, whatever the caller's x requires; also without gradients."""
     _expect_own_gradients(model)
     wanted = torch.is_grad_enabled()
     with torch.enable_grad():
-        x = x.detach().requires_grad_(by_x)
+        x = x.detach().requires_grad_()
         value = function(x, _expect_logits(model(x)))
     return value if wanted else value.detach()
 

@@ -89,7 +89,7 @@ def input_shape_of(layer: nn.Module, input_size: Sequence[int] | None) -> tuple[
         known = ", ".join(kind.__name__ for kind in WITH_NORM)
         raise NotImplementedError(f"Expected one of {known}, got {type(layer).__name__}")
     axes = len(layer.kernel_size)
-    if input_size is None or len(input_size) != axes or min(input_size) < 1:
+    if not isinstance(input_size, Sequence) or len(input_size) != axes or min(input_size) < 1:
         raise ValueError(
             f"Expected input_size of {axes} positive numbers, the spatial size of the input, on which "
             f"the norm of a {type(layer).__name__} depends; got {input_size}"

@@ -97,6 +97,8 @@ def margin_scale(model: nn.Sequential, example: Tensor, attacked: bool = False) 
         for _, layer in _unnested(model):
             if isinstance(layer, WITH_NORM):
                 norms.append(steepest_slope(layer, x))
+                if norms[-1] == 0:
+                    raise ValueError(f"Expected layers that do something, got weights of 0 in {layer}")
                 ratios += (_frobenius_norm(layer, x) / norms[-1]) ** 2
             x = layer(x)
     if not norms:

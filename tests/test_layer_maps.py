@@ -287,3 +287,8 @@ def test_the_flattened_kernel_of_a_blur_hides_a_factor_that_grows_to_3(side, fac
     assert flattened == pytest.approx(3, rel=1e-12)
     assert true == pytest.approx((1 + 2 * math.cos(math.pi / (side + 1))) ** 2, rel=1e-9)
     assert factor < true / flattened < 3
+
+
+def test_a_size_that_is_one_number_is_refused():
+    with pytest.raises(ValueError, match=r"input_size of 2 positive numbers, .* got 8"):
+        layer_map(nn.Conv2d(1, 2, 3), 8)

@@ -359,3 +359,10 @@ def test_a_batch_norm_without_statistics_of_its_own_is_never_a_fixed_map():
     layer = nn.BatchNorm1d(4, track_running_stats=False).eval()
     with pytest.raises(ValueError, match="BatchNorm1d with running statistics"):
         steepest_slope(layer, torch.zeros(1, 4))
+
+
+def test_a_network_with_a_layer_of_zeros_has_no_scale():
+    model = nn.Sequential(nn.Linear(3, 2))
+    nn.init.zeros_(model[0].weight)
+    with pytest.raises(ValueError, match="layers that do something, got weights of 0 in Linear"):
+        margin_scale(model, torch.zeros(1, 3))
