@@ -18,10 +18,10 @@ from torch import Tensor
 
 from gaussreg_lab.controls import live_view
 from gaussreg_lab.gaussian import relu_mean
-from gaussreg_lab.graders_gradients import GRADIENTS
-from gaussreg_lab.graders_losses import LOSSES
-from gaussreg_lab.graders_propagation import PROPAGATION
-from gaussreg_lab.graders_spectral import SPECTRAL
+from gaussreg_lab.graders.gradients import GRADIENTS
+from gaussreg_lab.graders.losses import LOSSES
+from gaussreg_lab.graders.propagation import PROPAGATION
+from gaussreg_lab.graders.spectral import SPECTRAL
 from gaussreg_lab.quadrature import expectation
 from gaussreg_lab.robustness import NoiseCurve
 from gaussreg_lab.verdicts import NOT_ATTEMPTED, RIGHT, WRONG, Verdict, number
