@@ -101,11 +101,9 @@ def study(name: str, make: Callable, data: lab.Split, sizes: tuple[int, ...], va
             picked = torch.randperm(len(train.y), generator=torch.Generator().manual_seed(seed))[:size]
             small = lab.Images(train.x[picked], train.y[picked])
             for method, weight in weights.items():
-                store.run(
-                    f"{method}, {size} images",
-                    seed,
-                    partial(run, make, small, data.test, method, weight, seed),
-                )
+                label = f"{method}, {size} images"
+                store.forget(label, seed, unless={"weight": weight})  # another one has been chosen since
+                store.run(label, seed, partial(run, make, small, data.test, method, weight, seed))
 
 
 def shuffled(data: lab.Split) -> lab.Split:

@@ -47,5 +47,11 @@ class Store:
             print(key, self.results["runs"][key], flush=True)
         return self.results["runs"][key]
 
+    def forget(self, name: str, seed: int, unless: dict) -> None:
+        """Drop a stored run that was made with other settings than these."""
+        known = self.results["runs"].get(f"{name} | seed {seed}")
+        if known is not None and not unless.items() <= known.items():
+            del self.results["runs"][f"{name} | seed {seed}"]
+
     def save(self) -> None:
         self.file.write_text(json.dumps(self.results, indent=1) + "\n")
