@@ -166,12 +166,22 @@ def subspace_step(linear_map: LinearMap, basis: Tensor) -> tuple[Tensor, Tensor,
             [0., 1., 0.]]))
     """
     images = linear_map.forward(basis)
-    flat = images.flatten(1)
-    squares, mixes = torch.linalg.eigh(flat @ flat.mT)
-    mixes = mixes.flip(1).mT
+    mixes = best_mixes(images)
+    flat = mixes @ images.flatten(1)
     directions = (mixes @ basis.flatten(1)).reshape(basis.shape)
-    pulled = linear_map.adjoint((mixes @ flat).reshape(images.shape))
-    return squares.flip(0).clamp(min=0).sqrt(), directions, orthonormal(pulled)
+    pulled = linear_map.adjoint(flat.reshape(images.shape))
+    return length(flat), directions, orthonormal(pulled)
+
+
+def best_mixes(images: Tensor) -> Tensor:
+    """How to mix orthonormal directions with these images: orthogonal (count, count), longest image first.
+
+    >>> best_mixes(torch.tensor([[1.0, 0.0], [0.0, 2.0]])).abs()
+    tensor([[0., 1.],
+            [1., 0.]])
+    """
+    flat = images.flatten(1)
+    return torch.linalg.eigh(flat @ flat.mT).eigenvectors.flip(1).mT
 
 
 def orthonormal(basis: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from ratios import compare
 
 import gaussreg_lab as lab
 from gaussreg_lab.covariance import relu_covariance
+from gaussreg_lab.training import step
 
 THREADS = 2
 BATCH = 128
@@ -22,18 +23,12 @@ SIGMA = 0.25
 
 
 def step_of(model: torch.nn.Module, loss: lab.Loss, shape: tuple[int, ...]):
-    """One training step on random images: the same work as on real ones."""
+    """One training step on random images, as `fit` makes it: the same work as on real ones."""
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(BATCH, *shape, generator=generator)
     y = torch.randint(10, (BATCH,), generator=generator)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        loss(model, x, y).backward()
-        optimizer.step()
-
-    return step
+    return lambda: step(model, x, y, loss, optimizer)
 
 
 def training_steps() -> dict:
