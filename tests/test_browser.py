@@ -161,9 +161,8 @@ def test_every_slider_moves_picture_and_sentence(lab_address, witness, notebook)
         for handle in panel.locator(".noUi-handle").all():
             before = image.get_attribute("src"), sentence.inner_text()
             handle.focus()
-            page.keyboard.press(
-                "ArrowLeft" if handle.get_attribute("aria-valuenow") > "0.0" else "ArrowRight"
-            )
+            value, least = (float(handle.get_attribute(f"aria-value{end}")) for end in ("now", "min"))
+            page.keyboard.press("ArrowLeft" if value > least else "ArrowRight")
             page.wait_for_function("([i, src]) => i.src !== src", arg=[image.element_handle(), before[0]])
             after = image.bounding_box()
             assert (after["width"], after["height"]) == (size["width"], size["height"])
