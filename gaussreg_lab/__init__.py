@@ -78,6 +78,9 @@ from gaussreg_lab.logits import (
 from gaussreg_lab.losses import Loss, NoisyLoss, cross_entropy, weighted_sum
 from gaussreg_lab.models import Normalize, cifar_convnet, lenet, lenet8, mlp
 from gaussreg_lab.moment_losses import AnalyticalMomentLoss, ExpectedOutputLoss, SecondOrderLoss
+
+# socket 2: an optimizer that jolts the weights
+from gaussreg_lab.perturbation import AMP
 from gaussreg_lab.propagation import Step, layer_by_layer, propagate
 from gaussreg_lab.quadrature import expectation
 
@@ -119,6 +122,7 @@ _ON_DEMAND = {
 }
 
 __all__ = [
+    "AMP",
     "AdversarialLoss",
     "AnalyticalMomentLoss",
     "Average",

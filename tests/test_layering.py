@@ -17,6 +17,7 @@ LEVELS = {
     "downloads": 0,
     "smoothing": 0,
     "linear_map": 0,
+    "perturbation": 0,
     "layer_maps": 1,
     "records": 0,
     "verdicts": 0,
