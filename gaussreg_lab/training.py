@@ -46,8 +46,8 @@ def fit(
     tick an epoch. Stopping the cell (Ctrl-C) ends the training early and returns what there is;
     the model keeps what it has learned. It is left in eval mode.
     Raises ValueError for epochs < 0, for batches that are empty or exhausted by one pass, and as
-    soon as the loss is not finite. The weights are then as they were before that step, unless the
-    optimizer evaluates the loss several times in a step and had begun to move them.
+    soon as the loss is not finite. The weights are then as they were before that step, unless an
+    optimizer that evaluates the loss several times (LBFGS, not AMP) had begun to move them.
 
     >>> from gaussreg_lab.datasets import batches, two_moons
     >>> from gaussreg_lab.losses import cross_entropy
@@ -104,8 +104,8 @@ def step(model: nn.Module, x: Tensor, y: Tensor, loss: Loss, optimizer: torch.op
 def _expect_finite(value: Tensor) -> None:
     if not math.isfinite(value.item()):
         raise ValueError(
-            f"Expected a finite loss, got {value.item()}; the weights are as they were before this step, "
-            "unless the optimizer evaluates the loss several times in a step; try a smaller learning rate"
+            f"Expected a finite loss, got {value.item()}; SGD, Adam and AMP leave the weights as they were "
+            "before this step; try a smaller learning rate"
         )
 
 
