@@ -104,8 +104,8 @@ def step(model: nn.Module, x: Tensor, y: Tensor, loss: Loss, optimizer: torch.op
 def _expect_finite(value: Tensor) -> None:
     if not math.isfinite(value.item()):
         raise ValueError(
-            f"Expected a finite loss, got {value.item()}; SGD, Adam and AMP leave the weights as they were "
-            "before this step; try a smaller learning rate"
+            f"Expected a finite loss, got {value.item()}; the weights are as they were before this step, "
+            "unless the optimizer evaluates the loss several times in a step; try a smaller learning rate"
         )
 
 
