@@ -40,9 +40,8 @@ from gaussreg_lab.gaussian import (
     gelu_mean,
     leaky_relu_mean,
     leaky_relu_var,
-    normal_cdf,
-    normal_density,
     relu_mean,
+    relu_mean_and_var,
     relu_var,
 )
 
@@ -78,6 +77,7 @@ from gaussreg_lab.logits import (
 from gaussreg_lab.losses import Loss, NoisyLoss, cross_entropy, weighted_sum
 from gaussreg_lab.models import Normalize, cifar_convnet, lenet, lenet8, mlp
 from gaussreg_lab.moment_losses import AnalyticalMomentLoss, ExpectedOutputLoss, SecondOrderLoss
+from gaussreg_lab.normal import normal_cdf, normal_density
 
 # socket 2: an optimizer that jolts the weights
 from gaussreg_lab.perturbation import AMP
@@ -209,6 +209,7 @@ __all__ = [
     "relu_covariance_gate",
     "relu_covariance_hermite",
     "relu_mean",
+    "relu_mean_and_var",
     "relu_var",
     "sample_moments",
     "sampled_class_probabilities",

@@ -28,11 +28,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gaussreg_lab.gaussian import Gaussian, _expect_matching, normal_cdf, normal_density, relu_mean, relu_var
+from gaussreg_lab.gaussian import Gaussian, _expect_matching, relu_mean, relu_var
+from gaussreg_lab.normal import FARTHEST, normal_cdf, normal_density
 
 NODES = 24, 48  # for |r| below MODERATE, and above it
 MODERATE = 0.95
-FARTHEST = 40.0  # standard deviations; further out phi is 0 even in float64
 
 
 def relu_covariance(mean: Tensor, cov: Tensor) -> Tensor:

@@ -3,26 +3,34 @@ r"""Moments of a Gaussian after one elementwise map, in closed form.
 For z ~ N(mean, var), with std = sqrt(var), t = mean / std, and Phi, phi the cdf and
 density of N(0, 1):
 
-    E[relu(z)]   = relu(mean) + std * tail            tail = phi(t) - |t| Phi(-|t|)
-    Var[relu(z)] = var * (Phi(t) - tail * (|t| + tail))
+    E[relu(z)]   = relu(mean) + std * excess          excess = phi(t) - |t| Phi(-|t|)
+    Var[relu(z)] = var * (Phi(t) - excess * (|t| + excess))
 
 The textbook writes the mean as mean * Phi(t) + std * phi(t) and the variance as a second
 moment minus a squared mean. Both are the same numbers, but in floating point both subtract
 nearly equal quantities and lose their digits; the forms above do not.
 
 Source: the moments of a rectified Gaussian, as used by Alfadly, Bibi, Ghanem, "Analytical Moment
-Regularizer for Training Robust Networks", arXiv 1904.11005 (2019); rewritten in terms of the tail.
+Regularizer for Training Robust Networks", arXiv 1904.11005 (2019); rewritten by the tail, see module normal.
 Lesson: notebooks/01_gaussian.ipynb
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-FARTHEST_TAIL = 40.0  # phi(40) is 0 even in float64, so nothing is lost by stopping there
+from gaussreg_lab.normal import normal_density
+from gaussreg_lab.rectified import rectified_moments, root
+
+
+class Moments(NamedTuple):
+    """Mean and variance, elementwise, of one shape."""
+
+    mean: Tensor
+    var: Tensor
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no single answer to ==
@@ -115,7 +123,7 @@ def relu_mean(mean: Tensor, var: Tensor) -> Tensor:
     >>> relu_mean(torch.tensor([-1.0, 0.0, 1.0]), torch.tensor(1.0))  # the middle: 1/sqrt(2 pi)
     tensor([0.0833, 0.3989, 1.0833])
     """
-    return _Moment.apply(*_mean_and_std(mean, var), _relu_mean, _relu_mean_slopes)
+    return relu_mean_and_var(mean, var).mean
 
 
 def relu_var(mean: Tensor, var: Tensor) -> Tensor:
@@ -130,7 +138,16 @@ def relu_var(mean: Tensor, var: Tensor) -> Tensor:
     >>> relu_var(torch.tensor(1000.0), torch.tensor(0.01))  # where the textbook formula gives 0
     tensor(0.0100)
     """
-    return _Moment.apply(*_mean_and_std(mean, var), _relu_var, _relu_var_slopes)
+    return relu_mean_and_var(mean, var).var
+
+
+def relu_mean_and_var(mean: Tensor, var: Tensor) -> Moments:
+    """`relu_mean` and `relu_var` at the price of one of them.
+
+    >>> relu_mean_and_var(torch.tensor(0.0), torch.tensor(1.0)).mean
+    tensor(0.3989)
+    """
+    return Moments(*rectified_moments(*_mean_and_std(mean, var)))
 
 
 def leaky_relu_mean(mean: Tensor, var: Tensor, slope: float = 0.01) -> Tensor:
@@ -154,8 +171,8 @@ def leaky_relu_var(mean: Tensor, var: Tensor, slope: float = 0.01) -> Tensor:
     >>> leaky_relu_var(torch.tensor(0.0), torch.tensor(1.0), slope=-1.0)  # Var|z| = 1 - 2/pi
     tensor(0.3634)
     """
-    above, below = relu_mean(mean, var), relu_mean(-mean, var)
-    return relu_var(mean, var) + slope**2 * relu_var(-mean, var) + 2 * slope * above * below
+    above, below = relu_mean_and_var(mean, var), relu_mean_and_var(-mean, var)
+    return above.var + slope**2 * below.var + 2 * slope * above.mean * below.mean
 
 
 def gelu_mean(mean: Tensor, var: Tensor) -> Tensor:
@@ -173,26 +190,6 @@ def gelu_mean(mean: Tensor, var: Tensor) -> Tensor:
     return relu_mean(mean, both) - normal_density(mean / both.sqrt()) / both.sqrt()
 
 
-def normal_density(t: Tensor) -> Tensor:
-    """Density phi(t) of N(0, 1), elementwise, any shape.
-
-    >>> normal_density(torch.tensor(0.0))
-    tensor(0.3989)
-    """
-    return torch.exp(-t.square() / 2) / math.sqrt(2 * math.pi)
-
-
-def normal_cdf(t: Tensor) -> Tensor:
-    """Probability Phi(t) that a N(0, 1) variable lies below t, elementwise, any shape.
-
-    By erfc, which keeps its digits in the left tail, where (1 + erf) / 2 has none left.
-
-    >>> normal_cdf(torch.tensor([-6.0, 0.0]))
-    tensor([9.8659e-10, 5.0000e-01])
-    """
-    return torch.erfc(-t / math.sqrt(2)) / 2
-
-
 def _expect_semidefinite(cov: Tensor, var: Tensor) -> None:
     # a Cholesky factor exists if the smallest eigenvalue is above minus the lift, which rounding may need
     info = torch.finfo(cov.dtype)
@@ -205,11 +202,8 @@ def _expect_semidefinite(cov: Tensor, var: Tensor) -> None:
 
 def _mean_and_std(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
     _expect_matching(mean, var, "mean", "var")
-    # sqrt has an infinite slope at 0: there, and only there, take the smallest std instead
-    smallest = torch.finfo(var.dtype).tiny
-    std = torch.where(var == 0, smallest, var).sqrt()
     try:
-        return torch.broadcast_tensors(mean, std)
+        return torch.broadcast_tensors(mean, root(var))
     except RuntimeError:
         raise ValueError(
             f"Expected mean and var of shapes that broadcast, got {tuple(mean.shape)} and {tuple(var.shape)}"
@@ -225,75 +219,3 @@ def _expect_matching(first: Tensor, second: Tensor, first_name: str, second_name
         raise TypeError(
             f"Expected {first_name} and {second_name} of one dtype, got {first.dtype} and {second.dtype}"
         )
-
-
-def _tail(distance: Tensor, dtype: torch.dtype) -> Tensor:
-    """phi(x) - x Phi(-x) for a float64 distance x in [0, 40], good to the digits of `dtype`.
-
-    The two terms agree to within a factor 1 - 1/x^2. A float32 result survives that when the
-    terms are float64; a float64 result needs phi taken out, by the scaled erfcx.
-    """
-    if dtype == torch.float64:
-        mills_ratio = math.sqrt(math.pi / 2) * torch.special.erfcx(distance / math.sqrt(2))
-        return normal_density(distance) * (1 - distance * mills_ratio)
-    return normal_density(distance) - distance * normal_cdf(-distance)
-
-
-def _standardized(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    t = mean.double() / std.double()
-    return t, t.abs().clamp(max=FARTHEST_TAIL)
-
-
-def _relu_mean(mean: Tensor, std: Tensor) -> Tensor:
-    _, distance = _standardized(mean, std)
-    return (mean.clamp(min=0) + std * _tail(distance, mean.dtype)).to(mean.dtype)
-
-
-def _relu_mean_slopes(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    t = mean / std
-    return normal_cdf(t), normal_density(t)
-
-
-def _relu_var(mean: Tensor, std: Tensor) -> Tensor:
-    t, distance = _standardized(mean, std)
-    tail = _tail(distance, mean.dtype)
-    share = normal_cdf(t) - tail * (distance + tail)  # of var; beyond 38 std its last bits may be below 0
-    return (std.double().square() * share.clamp(min=0)).to(mean.dtype)
-
-
-def _relu_var_slopes(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    t = mean / std
-    rectified = _Moment.apply(mean, std, _relu_mean, _relu_mean_slopes)
-    by_mean = 2 * rectified * normal_cdf(-t)
-    by_std = 2 * (std * normal_cdf(t) - rectified * normal_density(t))
-    return by_mean, by_std
-
-
-class _Moment(torch.autograd.Function):
-    """value(mean, std), whose derivatives by mean and std are slopes(mean, std).
-
-    Keeps its two inputs for backward and nothing else, where autograd would keep every
-    intermediate; the slopes are plain torch, so a second derivative comes by itself.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(mean: Tensor, std: Tensor, value: Callable, slopes: Callable) -> Tensor:
-        return value(mean, std)
-
-    @staticmethod
-    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
-        mean, std, _, ctx.slopes = inputs
-        ctx.save_for_backward(mean, std)
-        ctx.save_for_forward(mean, std)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple:
-        by_mean, by_std = ctx.slopes(*ctx.saved_tensors)
-        return grad * by_mean, grad * by_std, None, None
-
-    @staticmethod
-    def jvp(ctx, mean_tangent: Tensor, std_tangent: Tensor, *_: None) -> Tensor:
-        by_mean, by_std = ctx.slopes(*ctx.saved_tensors)
-        return mean_tangent * by_mean + std_tangent * by_std

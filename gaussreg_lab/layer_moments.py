@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gaussreg_lab.gaussian import Gaussian, leaky_relu_mean, leaky_relu_var, relu_mean, relu_var
+from gaussreg_lab.gaussian import Gaussian, leaky_relu_mean, leaky_relu_var, relu_mean_and_var
 from gaussreg_lab.maxima import Covariance, gate, max_pool
 from gaussreg_lab.models import Normalize
 
@@ -175,10 +175,10 @@ def _(layer: nn.Flatten, x: Gaussian, covariance: Covariance) -> Gaussian:
 
 @layer_moments.register
 def _(layer: nn.ReLU, x: Gaussian, covariance: Covariance) -> Gaussian:
-    mean = relu_mean(x.mean, x.variances)
+    rectified = relu_mean_and_var(x.mean, x.variances)
     if x.cov is None:
-        return Gaussian(mean, var=relu_var(x.mean, x.var))
-    return Gaussian(mean, cov=covariance(x.mean.flatten(1), x.cov))
+        return Gaussian(rectified.mean, var=rectified.var)
+    return Gaussian(rectified.mean, cov=covariance(x.mean.flatten(1), x.cov))
 
 
 @layer_moments.register

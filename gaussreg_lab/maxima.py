@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gaussreg_lab.covariance import larger_of_two
-from gaussreg_lab.gaussian import Gaussian, normal_cdf, relu_mean
+from gaussreg_lab.gaussian import Gaussian, relu_mean
+from gaussreg_lab.normal import normal_cdf
 
 Covariance = Callable[[Tensor, Tensor], Tensor]  # (mean, cov) of z -> cov of relu(z)
 

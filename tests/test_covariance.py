@@ -19,7 +19,8 @@ from gaussreg_lab.covariance import (
     relu_covariance_gate,
     relu_covariance_hermite,
 )
-from gaussreg_lab.gaussian import normal_cdf, normal_density, relu_mean, relu_var
+from gaussreg_lab.gaussian import relu_mean, relu_var
+from gaussreg_lab.normal import normal_cdf, normal_density
 
 MATRIX_RULES = [relu_covariance, relu_covariance_gate, relu_covariance_hermite]
 every_rule = pytest.mark.parametrize("rule", MATRIX_RULES, ids=lambda rule: rule.__name__)

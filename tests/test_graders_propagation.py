@@ -5,7 +5,8 @@ import torch
 from torch.nn.functional import avg_pool2d
 
 from gaussreg_lab.exercises import grade
-from gaussreg_lab.gaussian import normal_cdf, relu_var
+from gaussreg_lab.gaussian import relu_var
+from gaussreg_lab.normal import normal_cdf
 from gaussreg_lab.verdicts import NOT_ATTEMPTED, RIGHT, WRONG
 
 
