@@ -102,9 +102,10 @@ class _SmoothReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        u = mean * (-math.sqrt(0.5) / std)
-        gate = torch.erfc(u).mul_(0.5)
-        density = u.square_().neg_().exp_().mul_(1 / math.sqrt(2 * math.pi))
+        t = mean * (1 / std)
+        # erf and exp2 take half the time of erfc and exp; the tail's digits are not wanted here
+        gate = torch.erf(t * math.sqrt(0.5)).add_(1).mul_(0.5)
+        density = t.square_().mul_(-0.5 / math.log(2)).exp2_().mul_(1 / math.sqrt(2 * math.pi))
         return torch.addcmul(mean * gate, density, std), gate, density
 
     @staticmethod
