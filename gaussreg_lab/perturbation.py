@@ -115,16 +115,15 @@ class AMP(Optimizer):
         rates = [group["inner_lr"] * (-1 if group.get("maximize") else 1) for group in groups]
         before = [weight.clone() for weight in weights]
         jolts = [torch.zeros_like(weight) for weight in weights]
-        try:
-            with statistics_kept():
-                for _ in range(self.inner_iter):
-                    torch._foreach_add_(jolts, torch._foreach_mul(list(map(_gradient, weights)), rates))
-                    into_ball(jolts, radii, self.ball)
-                    torch._foreach_copy_(weights, before)
-                    torch._foreach_add_(weights, jolts)
+        for _ in range(self.inner_iter):
+            torch._foreach_add_(jolts, torch._foreach_mul(list(map(_gradient, weights)), rates))
+            into_ball(jolts, radii, self.ball)
+            try:
+                torch._foreach_add_(weights, jolts)
+                with statistics_kept():
                     self._evaluate(closure)
-        finally:
-            torch._foreach_copy_(weights, before)
+            finally:
+                torch._foreach_copy_(weights, before)
 
     def _evaluate(self, closure: Callable[[], Tensor]) -> Tensor:
         self.zero_grad()

@@ -1,61 +1,45 @@
-"""What closed-form moments cost: training steps, a full covariance, and Monte Carlo at equal error.
+"""What closed-form moments cost: elementwise, a full covariance, and Monte Carlo at equal error."""
 
-    .venv/bin/python tests/benchmarks/moments.py       # some three minutes; writes moments.json
-
-Every figure is a ratio measured in one run, turn by turn (ratios.py). Run it on a quiet machine.
-"""
-
-import json
 import math
-import platform
-from pathlib import Path
 
 import torch
-from ratios import compare
+from ratios import Ratios, compare
 
 import gaussreg_lab as lab
 from gaussreg_lab.covariance import relu_covariance
-from gaussreg_lab.training import step
 
-THREADS = 2
-BATCH = 128
 SIGMA = 0.25
 
 
-def step_of(model: torch.nn.Module, loss: lab.Loss, shape: tuple[int, ...]):
-    """One training step on random images, as `fit` makes it: the same work as on real ones."""
+def elementwise(shape: tuple[int, ...] = (128, 32, 28, 28)) -> Ratios:
+    """Mean and variance of ReLUs with their derivatives, float32, in textbook formulas."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand(BATCH, *shape, generator=generator)
-    y = torch.randint(10, (BATCH,), generator=generator)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
-    return lambda: step(model, x, y, loss, optimizer)
+    mean = torch.randn(shape, generator=generator).requires_grad_()
+    var = torch.rand(shape, generator=generator).add_(0.1).requires_grad_()
 
+    def there_and_back(moments) -> None:
+        torch.autograd.grad(sum(it.sum() for it in moments(mean, var)), (mean, var))
 
-def training_steps() -> dict:
-    models = {
-        "LeNet-28, the paper's size": (lab.lenet(channels=(32, 64), hidden=1024), (1, 28, 28)),
-        "LeNet-28, the lab's size": (lab.lenet(), (1, 28, 28)),
-        "CIFAR convnet": (lab.cifar_convnet(), (3, 32, 32)),
-    }
-    second = lab.SecondOrderLoss(SIGMA)
-    losses = {
-        "cross entropy + expected output, as a sum": lab.weighted_sum(
-            (1.0, lab.cross_entropy), (1.0, lab.ExpectedOutputLoss(SIGMA))
+    def relu() -> None:
+        torch.autograd.grad(mean.relu().sum(), mean)
+
+    ways = {
+        "mean and variance": lambda: there_and_back(lab.relu_mean_and_var),
+        "each by its own function": lambda: there_and_back(
+            lambda m, v: (lab.relu_mean(m, v), lab.relu_var(m, v))
         ),
-        "cross entropy + expected output, in one pass": lab.AnalyticalMomentLoss(SIGMA),
-        "second order": second,
-        "cross entropy + second order": lab.weighted_sum((1.0, lab.cross_entropy), (1.0, second)),
-        "fresh noise, 1 sample": lab.NoisyLoss(SIGMA),
-        "clean + 1 fresh fold": lab.weighted_sum((0.5, lab.cross_entropy), (0.5, lab.NoisyLoss(SIGMA))),
-        "clean + 5 fresh folds": lab.weighted_sum((1.0, lab.cross_entropy), (5.0, lab.NoisyLoss(SIGMA, 5))),
     }
-    return {
-        name: compare(
-            step_of(model, lab.cross_entropy, shape),
-            {words: step_of(model, loss, shape) for words, loss in losses.items()},
-        )
-        for name, (model, shape) in models.items()
-    }
+    plain = {"a plain ReLU": relu, **ways}
+    return {**compare(lambda: there_and_back(textbook_moments), plain)}
+
+
+def textbook_moments(mean: torch.Tensor, var: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The formulas as they are printed, derived by autograd; float32 loses digits in them."""
+    std = var.sqrt()
+    t = mean / std
+    cdf, density = (1 + torch.erf(t / math.sqrt(2))) / 2, torch.exp(-(t**2) / 2) / math.sqrt(2 * math.pi)
+    first = mean * cdf + std * density
+    return first, (mean**2 + var) * cdf + mean * std * density - first**2
 
 
 def full_covariance(n: int = 512) -> dict:
@@ -132,18 +116,10 @@ def exact_at_equal_error(images: int = 4, judge: int = 200_000) -> dict:
     return {"closed form's error": round(reached, 4), "draws": count, **ratios}
 
 
-def main() -> None:
-    torch.set_num_threads(THREADS)
-    report = {
-        "about": {"torch": torch.__version__, "threads": THREADS, "machine": platform.machine()},
-        "training steps, in plain steps": training_steps(),
-        "covariance of ReLUs, in Cholesky factors": full_covariance(),
-        "Monte Carlo at equal error, in closed forms (LeNet)": monte_carlo_at_equal_error(),
-        "Monte Carlo at equal error, in closed forms (MLP, all covariances)": exact_at_equal_error(),
+def sections() -> dict:
+    return {
+        "ReLU moments, in textbook formulas": elementwise,
+        "covariance of 512 ReLUs, in Cholesky factors": full_covariance,
+        "Monte Carlo at equal error, in closed forms": monte_carlo_at_equal_error,
+        "Monte Carlo at equal error, in closed forms with all covariances": exact_at_equal_error,
     }
-    Path(__file__).with_name("moments.json").write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
-
-
-if __name__ == "__main__":
-    main()

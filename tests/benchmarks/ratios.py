@@ -1,7 +1,6 @@
 """Ratios measured side by side in one run: each candidate against its baseline, turn by turn.
 
-    from ratios import compare
-    compare("what", baseline, {"name": candidate, ...})
+    compare(baseline, {"name": candidate, ...})
 
 Other work on the machine slows both alike, so the ratio of one turn is worth more than either time.
 """
@@ -10,24 +9,24 @@ import statistics
 import time
 from collections.abc import Callable
 
+Ratios = dict[str, dict[str, float]]
 
-def compare(
-    baseline: Callable[[], object], candidates: dict[str, Callable], turns: int = 15
-) -> dict[str, dict]:
+
+def compare(baseline: Callable[[], object], candidates: dict[str, Callable], turns: int = 15) -> Ratios:
     """Time of each candidate over that of the baseline: median, lower and upper quartile over the turns."""
     for function in (baseline, *candidates.values()):
         function()  # the first call allocates, compiles, loads
     ratios: dict[str, list[float]] = {name: [] for name in candidates}
     seconds = []
     for _ in range(turns):
-        seconds.append(_seconds(baseline))
+        seconds.append(elapsed(baseline))
         for name, candidate in candidates.items():
-            ratios[name].append(_seconds(candidate) / seconds[-1])
+            ratios[name].append(elapsed(candidate) / seconds[-1])
     table = {name: _summary(values) for name, values in ratios.items()}
     return {"baseline, ms": {"median": round(1000 * statistics.median(seconds), 2)}, **table}
 
 
-def _seconds(function: Callable[[], object]) -> float:
+def elapsed(function: Callable[[], object]) -> float:
     begin = time.perf_counter()
     function()
     return time.perf_counter() - begin
