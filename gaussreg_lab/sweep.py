@@ -26,6 +26,7 @@ from contextlib import closing, contextmanager, nullcontext
 from datetime import datetime, timezone
 from itertools import islice
 from os import PathLike
+from uuid import uuid4
 
 import torch
 
@@ -132,7 +133,7 @@ def _finished(run: Callable, settings: list[dict], executor: Executor | None) ->
 def _submit(executor: Executor, run: Callable, setting: dict) -> Future:
     """The run's future; it has an error where the executor refuses, so that what has ended is kept first."""
     try:
-        return executor.submit(_perform, run, setting)
+        return executor.submit(_perform, run, setting, uuid4().hex)
     except Exception as error:
         refused = Future()
         refused.set_exception(error)
@@ -157,8 +158,11 @@ def _outcome(future: Future) -> Run:
         ) from error
 
 
-def _perform(run: Callable, setting: dict) -> Run:
-    """One run, in whatever process. Leaves the process as it was."""
+def _perform(run: Callable, setting: dict, call: str = "") -> Run:
+    """One run, in whatever process; leaves the process as it was.
+
+    call: a name of its own. Dask takes equal calls for one, and would answer a second try with the first.
+    """
     seed = setting.get("seed", seed_of(setting))
     # on a CPU alone, CUDA is not woken for the sake of its generators
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()

@@ -346,6 +346,7 @@ def test_ctrl_c_cancels_what_has_not_begun(store):
     def waits(index: int) -> dict:
         called.append(index)
         if index == 2:
+            wait_for(lambda: len(stored_runs(store)) == 2)
             _thread.interrupt_main()
             hold.wait(10)
         return {}
@@ -357,6 +358,22 @@ def test_ctrl_c_cancels_what_has_not_begun(store):
         finally:
             hold.set()
     assert called == [0, 1, 2]
+    assert sorted(run.setting["index"] for run in stored_runs(store)) == [0, 1]
+
+
+def test_ctrl_c_keeps_what_has_ended_but_was_not_looked_at(store):
+    class Interrupted(ThreadPoolExecutor):
+        """Ctrl-C, after two runs have ended, while the third is handed over."""
+
+        def submit(self, function, run, setting, *more):
+            if setting["index"] == 2:
+                raise KeyboardInterrupt
+            future = super().submit(function, run, setting, *more)
+            future.result()
+            return future
+
+    with Interrupted(1) as executor, pytest.raises(KeyboardInterrupt):
+        sweep(drawing, {"index": range(4)}, executor, store)
     assert sorted(run.setting["index"] for run in stored_runs(store)) == [0, 1]
 
 
@@ -403,7 +420,7 @@ def test_when_the_executor_breaks_what_has_ended_is_kept_first(store):
         """Refuses the fourth."""
 
         def submit(self, *arguments):
-            if arguments[-1]["index"] == 3:
+            if arguments[2]["index"] == 3:
                 time.sleep(0.1)  # the others have ended by now
                 raise RuntimeError("enough")
             return super().submit(*arguments)
