@@ -39,7 +39,7 @@ def slow(index: int, folder: str, seed: int) -> dict:
     mark(index, folder)
     whole = True
     try:
-        time.sleep(0.15)
+        time.sleep(0.25)
     except KeyboardInterrupt:
         whole = False
     return {"seed": seed, "draw": torch.randn(()).item(), "whole": whole}
