@@ -98,8 +98,15 @@ from gaussreg_lab.robustness import (
 )
 from gaussreg_lab.sampling import SampledMoments, sample_moments
 
+# many runs of one function: the seed of a setting
+from gaussreg_lab.settings import seed_of
+
 # socket 3: caps on operator norms, as parametrizations
 from gaussreg_lab.spectral import SpectralPenalty, cap_network, cap_spectral_norm, operator_norm
+
+# many runs of one function: the file that keeps them, and the sweep
+from gaussreg_lab.store import Run, stored_runs
+from gaussreg_lab.sweep import sweep
 
 # the training loop
 from gaussreg_lab.training import History, fit
@@ -140,6 +147,7 @@ __all__ = [
     "NoisyLoss",
     "Normalize",
     "Penalized",
+    "Run",
     "SampledMoments",
     "SecondOrderLoss",
     "SpectReg",
@@ -215,10 +223,13 @@ __all__ = [
     "sampled_class_probabilities",
     "sampled_cross_entropy",
     "second_order_cross_entropy",
+    "seed_of",
     "setup",
     "show",
     "slider",
+    "stored_runs",
     "summaries",
+    "sweep",
     "tick",
     "two_moons",
     "two_rings",
