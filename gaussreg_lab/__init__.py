@@ -21,6 +21,9 @@ from gaussreg_lab.covariance import (
     relu_covariance_hermite,
 )
 
+# how steeply the loss rises around the weights: to second order
+from gaussreg_lab.curvature import TopEigenvalue, curvature, hessian_map, top_eigenvalue
+
 # data and networks
 from gaussreg_lab.datasets import (
     Images,
@@ -98,6 +101,9 @@ from gaussreg_lab.robustness import (
 )
 from gaussreg_lab.sampling import SampledMoments, sample_moments
 
+# how steeply the loss rises around the weights: in a ball, along a line
+from gaussreg_lab.sharpness import Sharpness, filter_direction, loss_slice, loss_surface, sharpness
+
 # socket 3: caps on operator norms, as parametrizations
 from gaussreg_lab.spectral import SpectralPenalty, cap_network, cap_spectral_norm, operator_norm
 
@@ -142,11 +148,13 @@ __all__ = [
     "Penalized",
     "SampledMoments",
     "SecondOrderLoss",
+    "Sharpness",
     "SpectReg",
     "SpectralPenalty",
     "Split",
     "Step",
     "Summary",
+    "TopEigenvalue",
     "accuracy",
     "accuracy_under_noise",
     "affine_map",
@@ -163,16 +171,19 @@ __all__ = [
     "circular_singular_values",
     "class_probabilities",
     "cross_entropy",
+    "curvature",
     "digits",
     "expectation",
     "explore",
     "fashion_mnist",
     "fgm",
+    "filter_direction",
     "first_relu_mean",
     "fit",
     "folds_equivalent",
     "gaussian_robustness",
     "gelu_mean",
+    "hessian_map",
     "jacobian_map",
     "known_layers",
     "lanczos",
@@ -188,6 +199,8 @@ __all__ = [
     "linearize",
     "linearize_smoothed",
     "lipschitz_bound",
+    "loss_slice",
+    "loss_surface",
     "margin_scale",
     "margins",
     "matrix_of",
@@ -215,10 +228,12 @@ __all__ = [
     "sampled_cross_entropy",
     "second_order_cross_entropy",
     "setup",
+    "sharpness",
     "show",
     "slider",
     "summaries",
     "tick",
+    "top_eigenvalue",
     "two_moons",
     "two_rings",
     "two_stage",

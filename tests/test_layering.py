@@ -35,6 +35,8 @@ LEVELS = {
     "gradients": 2,
     "attacks": 2,
     "spectral": 2,
+    "sharpness": 2,
+    "curvature": 3,
     "lipschitz": 3,
     "layer_moments": 3,
     "propagation": 4,
