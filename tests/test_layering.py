@@ -26,6 +26,7 @@ LEVELS = {
     "graders.propagation": 1,
     "graders.gradients": 1,
     "graders.spectral": 1,
+    "graders.perturbation": 1,
     "covariance": 1,
     "datasets": 1,
     "logits": 1,
