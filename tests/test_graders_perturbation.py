@@ -89,8 +89,8 @@ RIGHT_ANSWERS = [
     ("6.2", uphill_in_place),
     ("6.2", uphill_by_amp),
     ("6.2", lambda *given: uphill(*given).float()),
-    ("6.3", 0.5),
-    ("6.3", "0.5"),
+    ("6.3", 1.5),
+    ("6.3", "1.5"),
     ("6.4", CROSSING),
     ("6.4", torch.tensor(CROSSING)),
     ("6.4", 0.192),
@@ -115,8 +115,9 @@ WRONG_ANSWERS = [
     ("6.2", clamped, "Expected the jolt (0.5993, 0.0300)"),
     ("6.2", lambda *given: 0.9 * uphill(*given), "Expected the jolt"),
     ("6.2", lambda *given: uphill(*given) * torch.nan, "Expected the jolt"),
-    ("6.3", 1, "the loss is higher at the jolted weights"),
-    ("6.3", 2, "which multiple is that"),
+    ("6.3", 3, "the step holds the jolt fixed"),
+    ("6.3", 0.5, "That is for one step uphill"),
+    ("6.3", 6, "with the 2 on its side"),
     ("6.3", 0, "Got 0; compare"),
     ("6.3", "half", "Got 'half'; compare"),
     ("6.3", stub, "compare the change"),
@@ -158,6 +159,29 @@ def test_beyond_the_crossing_the_flat_well_is_lower_everywhere_in_the_ball():
             for name, depth, width in (("sharp", 1.2, 0.3), ("flat", 1.0, 0.9))
         }
         assert min(worst, key=worst.get) == lower
+
+
+def test_three_steps_uphill_are_a_penalty_of_three_halves():
+    """By AMP itself and finite differences, on a loss that is not quadratic."""
+    w, h, rate = torch.tensor([0.4, -0.3], dtype=torch.float64), 1e-5, 1e-5
+
+    def loss_at(at):
+        return (at[0] * 1.3).sin() * at[1].exp() + at[1] ** 4
+
+    gradient = torch.func.grad(loss_at)
+    weight = nn.Parameter(w.clone())
+
+    def closure():
+        loss = loss_at(weight)
+        loss.backward()
+        return loss
+
+    AMP(torch.optim.SGD([weight], lr=1.0), epsilon=1.0, inner_lr=rate, inner_iter=3).step(closure)
+    change = w - weight.detach() - gradient(w)
+    sides = [h * side for side in torch.eye(2, dtype=torch.float64)]
+    squares = [gradient(w + side).square().sum() - gradient(w - side).square().sum() for side in sides]
+    of_square = torch.stack(squares) / (2 * h)
+    torch.testing.assert_close(change / rate, 1.5 * of_square, rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize(("exercise", "answer"), [*RIGHT_ANSWERS, *(it[:2] for it in WRONG_ANSWERS)])

@@ -1,4 +1,4 @@
-"""Graders of lesson 06: equal balls, a way uphill, the penalty that a step follows, and which well is lower.
+"""Graders of lesson 06: equal balls, a way uphill, the penalty that a step follows, which well is lower.
 
 The way uphill is judged on quadratic losses, where it is a power of a matrix; the wells by bisection.
 
@@ -83,23 +83,20 @@ def _shapes(cases: dict[str, tuple[Tensor, Tensor]]) -> tuple[int, ...]:
 
 
 def _penalty(answer: object) -> Verdict:
-    """6.3: the c for which a step inside the ball is one on loss + c inner_lr |gradient|^2."""
-    # on w'Aw / 2 the gradient at the jolted weights is A (w + inner_lr A w), that of |gradient|^2 is 2 AA w
-    curved, rate = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64), 1e-3
-    extra = curved @ (torch.eye(2) + rate * curved) - curved
+    """6.3: three steps uphill inside the ball: the c of the penalty c rate |gradient|^2 that is followed."""
+    # on w'Aw / 2 the gradient at the jolted weights is A (I + rate A)^3 w, that of |gradient|^2 is 2 AA w
+    curved, rate = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64), 1e-5
+    extra = curved @ torch.matrix_power(torch.eye(2) + rate * curved, 3) - curved
     share = (extra.norm() / (2 * rate * curved @ curved).norm()).item()
     value = number(answer)
-    if abs(value - share) < 1e-6:
-        return Verdict(RIGHT, "The step holds the jolt fixed, so it feels only half of the change.")
-    if abs(value - 1) < 1e-6:
-        return Verdict(
-            WRONG, "So much the loss is higher at the jolted weights; the step's gradient is another thing."
-        )
-    if abs(value - 2) < 1e-6:
-        return Verdict(
-            WRONG,
-            "The gradient of |g|^2 is 2 H g, the change of the step inner_lr H g: which multiple is that?",
-        )
+    if abs(value - share) < 1e-3:
+        return Verdict(RIGHT, "Three times the jolt of one step, and the step feels half of the rise.")
+    if abs(value - 3) < 1e-6:
+        return Verdict(WRONG, "So much does the loss rise; the step holds the jolt fixed and feels less.")
+    if abs(value - 0.5) < 1e-6:
+        return Verdict(WRONG, "That is for one step uphill. How long is the jolt after three?")
+    if abs(value - 6) < 1e-6:
+        return Verdict(WRONG, "The gradient of |g|^2 is 2 H g, with the 2 on its side: divide by it.")
     return Verdict(WRONG, f"Got {answer!r}; compare the change of the gradient with the gradient of |g|^2.")
 
 
