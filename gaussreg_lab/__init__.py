@@ -21,6 +21,9 @@ from gaussreg_lab.covariance import (
     relu_covariance_hermite,
 )
 
+# how steeply the loss rises around the weights: to second order
+from gaussreg_lab.curvature import TopEigenvalue, curvature, hessian_map, top_eigenvalue
+
 # data and networks
 from gaussreg_lab.datasets import (
     Images,
@@ -101,6 +104,9 @@ from gaussreg_lab.sampling import SampledMoments, sample_moments
 # many runs of one function: the seed of a setting
 from gaussreg_lab.settings import seed_of
 
+# how steeply the loss rises around the weights: in a ball, along a line
+from gaussreg_lab.sharpness import Sharpness, filter_direction, loss_slice, loss_surface, sharpness
+
 # socket 3: caps on operator norms, as parametrizations
 from gaussreg_lab.spectral import SpectralPenalty, cap_network, cap_spectral_norm, operator_norm
 
@@ -150,11 +156,13 @@ __all__ = [
     "Run",
     "SampledMoments",
     "SecondOrderLoss",
+    "Sharpness",
     "SpectReg",
     "SpectralPenalty",
     "Split",
     "Step",
     "Summary",
+    "TopEigenvalue",
     "accuracy",
     "accuracy_under_noise",
     "affine_map",
@@ -171,16 +179,19 @@ __all__ = [
     "circular_singular_values",
     "class_probabilities",
     "cross_entropy",
+    "curvature",
     "digits",
     "expectation",
     "explore",
     "fashion_mnist",
     "fgm",
+    "filter_direction",
     "first_relu_mean",
     "fit",
     "folds_equivalent",
     "gaussian_robustness",
     "gelu_mean",
+    "hessian_map",
     "jacobian_map",
     "known_layers",
     "lanczos",
@@ -196,6 +207,8 @@ __all__ = [
     "linearize",
     "linearize_smoothed",
     "lipschitz_bound",
+    "loss_slice",
+    "loss_surface",
     "margin_scale",
     "margins",
     "matrix_of",
@@ -225,12 +238,14 @@ __all__ = [
     "second_order_cross_entropy",
     "seed_of",
     "setup",
+    "sharpness",
     "show",
     "slider",
     "stored_runs",
     "summaries",
     "sweep",
     "tick",
+    "top_eigenvalue",
     "two_moons",
     "two_rings",
     "two_stage",
