@@ -59,11 +59,11 @@ class Protocol:
     """
 
     network: Callable[..., nn.Sequential] = SMALL
-    epochs: int = 10
+    epochs: int = 8
     batch: int = 64
     rate: float = 0.01
     few: int = 200
-    few_epochs: int = 30
+    few_epochs: int = 24
     sigmas: tuple[float, ...] = tuple(level / 20 for level in range(21))
     shown: tuple[float, ...] = (0.25, 0.5, 0.75)
     draws: int = 2
