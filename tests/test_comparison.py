@@ -242,7 +242,7 @@ def test_runs_that_are_kept_are_not_made_again(data, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "changed",
     [{"epochs": 2}, {"rate": 0.02}, {"network": partial(mlp, (64, 9, 10))}, {"draws": 3}],
-    ids=str,
+    ids=lambda changed: next(iter(changed)),
 )
 def test_another_protocol_is_another_run(data, tmp_path, changed):
     plain = {"plain": METHODS["plain"]}
