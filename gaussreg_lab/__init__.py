@@ -10,6 +10,10 @@ from importlib import import_module as _import_module
 # the worst jolt of one image, and training against it
 from gaussreg_lab.attacks import AdversarialLoss, fgm, pgm, wrm
 
+# all ways of training side by side, and what they computed kept on disk
+from gaussreg_lab.cache import cache_folder, cached
+from gaussreg_lab.comparison import Protocol, compare, noise_curves, trained_networks
+
 # two Gaussians at once: through a ReLU, and the larger of them
 from gaussreg_lab.covariance import (
     MaxMoments,
@@ -78,6 +82,7 @@ from gaussreg_lab.logits import (
 
 # socket 1: losses (model, x, y) -> scalar
 from gaussreg_lab.losses import Loss, NoisyLoss, cross_entropy, weighted_sum
+from gaussreg_lab.methods import METHODS, Method, together
 from gaussreg_lab.models import Normalize, cifar_convnet, lenet, lenet8, mlp
 from gaussreg_lab.moment_losses import AnalyticalMomentLoss, ExpectedOutputLoss, SecondOrderLoss
 from gaussreg_lab.normal import normal_cdf, normal_density
@@ -136,6 +141,7 @@ _ON_DEMAND = {
 
 __all__ = [
     "AMP",
+    "METHODS",
     "AdversarialLoss",
     "AnalyticalMomentLoss",
     "Average",
@@ -150,9 +156,11 @@ __all__ = [
     "LinearMap",
     "Loss",
     "MaxMoments",
+    "Method",
     "NoisyLoss",
     "Normalize",
     "Penalized",
+    "Protocol",
     "Run",
     "SampledMoments",
     "SecondOrderLoss",
@@ -169,6 +177,8 @@ __all__ = [
     "averages",
     "batches",
     "bivariate_normal_cdf",
+    "cache_folder",
+    "cached",
     "cap_network",
     "cap_spectral_norm",
     "check",
@@ -178,6 +188,7 @@ __all__ = [
     "cifar_convnet",
     "circular_singular_values",
     "class_probabilities",
+    "compare",
     "cross_entropy",
     "curvature",
     "digits",
@@ -216,6 +227,7 @@ __all__ = [
     "mnist",
     "new_figure",
     "noise_curve",
+    "noise_curves",
     "normal_cdf",
     "normal_density",
     "operator_norm",
@@ -245,7 +257,9 @@ __all__ = [
     "summaries",
     "sweep",
     "tick",
+    "together",
     "top_eigenvalue",
+    "trained_networks",
     "two_moons",
     "two_rings",
     "two_stage",

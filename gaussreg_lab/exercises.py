@@ -22,6 +22,7 @@ from gaussreg_lab.graders.gradients import GRADIENTS
 from gaussreg_lab.graders.losses import LOSSES
 from gaussreg_lab.graders.perturbation import PERTURBATION
 from gaussreg_lab.graders.propagation import PROPAGATION
+from gaussreg_lab.graders.robustness import ROBUSTNESS
 from gaussreg_lab.graders.spectral import SPECTRAL
 from gaussreg_lab.quadrature import expectation
 from gaussreg_lab.robustness import NoiseCurve
@@ -207,4 +208,5 @@ def _input_and_output(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Ver
 
 ONE = {"1.1": _lift, "1.2": _leaky_by_hand, "1.3": _hidden_mean}
 TWO = {"1.4": _opposites, "1.5": _input_and_output}
-GRADERS = {"0.1": _half_point, **ONE, **TWO, **PROPAGATION, **LOSSES, **GRADIENTS, **SPECTRAL, **PERTURBATION}
+LATER = {**PROPAGATION, **LOSSES, **GRADIENTS, **SPECTRAL, **PERTURBATION, **ROBUSTNESS}
+GRADERS = {"0.1": _half_point, **ONE, **TWO, **LATER}

@@ -125,5 +125,19 @@ def bars(ax: Axes, x: Tensor, heights: Tensor, label: str = "", look: int = 0, w
     return points(ax, x, heights, label, look)
 
 
+def rows(ax: Axes, names: Sequence[str]) -> Axes:
+    """One row for each name, from the top down; what is drawn in them comes from `dots`."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    return ax
+
+
+def dots(ax: Axes, x: Tensor, error: Tensor, label: str = "", look: int = 0) -> Axes:
+    """A marker in each row at x, 1-D, from the top down, with a bar of one `error` to either side."""
+    style = {**LOOKS[look], "linestyle": "none", "capsize": 3}
+    ax.errorbar(_values(x), range(len(x)), xerr=_values(error), label=label or None, **style)
+    return ax
+
+
 def _values(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()

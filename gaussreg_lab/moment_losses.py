@@ -18,11 +18,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gaussreg_lab.covariance import relu_covariance
 from gaussreg_lab.gaussian import Gaussian
+from gaussreg_lab.layer_moments import layer_moments
 from gaussreg_lab.linearization import split_at_first_relu
 from gaussreg_lab.losses import expect_positive_sigma, expect_weight
 from gaussreg_lab.models import Normalize
-from gaussreg_lab.propagation import propagate
 from gaussreg_lab.smoothing import listen, smooth_relu, smoothed
 
 AFFINE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Flatten, nn.Identity, nn.AvgPool1d, nn.AvgPool2d, Normalize)
@@ -170,4 +171,7 @@ def std_before_first_relu(before: nn.Sequential, x: Tensor, sigma: float) -> Ten
                 f"Expected affine layers before the first ReLU, got {type(layer).__name__}; "
                 "pool behind the ReLU"
             )
-    return propagate(before, Gaussian(x[:1], var=torch.tensor(sigma**2).to(x))).std
+    spread = Gaussian(x[:1], var=torch.tensor(sigma**2).to(x))
+    for layer in before:  # not by `propagate`, which traces the model anew at every step
+        spread = layer_moments(layer, spread, relu_covariance)
+    return spread.std

@@ -104,6 +104,8 @@ class AMP(Optimizer):
         loss = self._evaluate(closure)
         if any(group["epsilon"] > 0 for group in self.param_groups):
             self._evaluate_uphill(closure)
+        gradients = [_gradient(weight) for weight, _ in self._trained() if weight.grad is not None]
+        _expect_finite([length.item() for length in torch._foreach_norm(gradients)], "gradient")
         self.optimizer.step()
         return loss
 
@@ -113,11 +115,13 @@ class AMP(Optimizer):
         radii = [group["epsilon"] for group in groups]
         # uphill for the adversary is downhill where the optimizer maximizes
         rates = [group["inner_lr"] * (-1 if group.get("maximize") else 1) for group in groups]
-        before = [weight.clone() for weight in weights]
-        jolts = [torch.zeros_like(weight) for weight in weights]
+        before, jolts = [weight.clone() for weight in weights], None
         for _ in range(self.inner_iter):
-            torch._foreach_add_(jolts, torch._foreach_mul(list(map(_gradient, weights)), rates))
-            into_ball(jolts, radii, self.ball)
+            uphill = torch._foreach_mul(list(map(_gradient, weights)), rates)
+            if jolts is not None:
+                torch._foreach_add_(uphill, jolts)
+            jolts = uphill
+            _expect_finite(into_ball(jolts, radii, self.ball), "gradient")
             try:
                 torch._foreach_add_(weights, jolts)
                 with statistics_kept():
@@ -134,14 +138,9 @@ class AMP(Optimizer):
                 f"Expected closure to return the loss, a tensor with one number, got {type(loss).__name__}; "
                 "if it returns (outputs, loss), as the authors' optimizer has it, return the loss alone"
             )
-        gradients = [_gradient(weight) for weight, _ in self._trained() if weight.grad is not None]
-        if not gradients:
+        if all(weight.grad is None for weight, _ in self._trained()):
             raise ValueError("Expected closure to call backward() on the loss, got no gradient at all")
-        if not all(math.isfinite(it.item()) for it in (loss, *torch._foreach_norm(gradients))):
-            raise ValueError(
-                f"Expected a finite loss with finite gradients, got a loss of {loss.item()}; weights and "
-                "optimizer are as they were before this step; try a smaller learning rate or epsilon"
-            )
+        _expect_finite([loss.item()], "loss")
         return loss
 
     def _trained(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
@@ -180,14 +179,15 @@ class AMP(Optimizer):
         return {name: getattr(self, name) for name in ("optimizer", "inner_iter", "ball", "defaults")}
 
 
-def into_ball(jolts: Sequence[Tensor], radii: Sequence[float], ball: str = "parameter") -> None:
-    """Shorten jolts that reach out of the ball to its radius, in place; shorter ones stay as they are.
+def into_ball(jolts: Sequence[Tensor], radii: Sequence[float], ball: str = "parameter") -> list[float]:
+    """Shorten jolts that reach out of the ball to its radius, in place; returns the lengths they had.
 
     jolts: one tensor for each weight tensor; radii: one for each of them. ball: "parameter", each jolt in its
     own, or "model", all together in one, whose radius is the first.
 
     >>> jolts = [torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])]
-    >>> into_ball(jolts, [1.0, 1.0], ball="model")
+    >>> into_ball(jolts, [1.0, 1.0], ball="model")  # of both together
+    [5.0, 5.0]
     >>> jolts
     [tensor([0.6000, 0.0000]), tensor([0.0000, 0.8000])]
     """
@@ -198,7 +198,9 @@ def into_ball(jolts: Sequence[Tensor], radii: Sequence[float], ball: str = "para
         radius / (length + GUARD) if length > radius else 1.0
         for length, radius in zip(lengths, radii, strict=True)
     ]
-    torch._foreach_mul_(jolts, factors)
+    if min(factors) < 1:
+        torch._foreach_mul_(jolts, factors)
+    return lengths
 
 
 @contextmanager
@@ -235,6 +237,14 @@ def expect_ball(ball: str) -> None:
     """Raise ValueError unless `ball` names one of the two balls."""
     if ball not in BALLS:
         raise ValueError(f"Expected ball to be one of {BALLS}, got {ball!r}")
+
+
+def _expect_finite(values: Sequence[float], what: str) -> None:
+    if not all(map(math.isfinite, values)):
+        raise ValueError(
+            f"Expected a finite loss with finite gradients, got a {what} of {sum(values)}; weights and "
+            "optimizer are as they were before this step; try a smaller learning rate or epsilon"
+        )
 
 
 def _gradient(weight: Tensor) -> Tensor:

@@ -53,6 +53,21 @@ def test_bars_reach_their_heights():
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.1, 0.5, 0.9], rtol=1e-6)
 
 
+def test_dots_stand_in_their_rows_from_the_top_down():
+    _, (ax,) = figures.new_figure()
+    assert figures.rows(ax, ["first", "second"]) is ax
+    x, error = torch.tensor([0.25, 0.75]), torch.tensor([0.1, 0.2])
+    assert figures.dots(ax, x, error, label="a", look=2) is ax
+    ((line, _, (bars,)),) = ax.containers
+    np.testing.assert_allclose(line.get_xydata(), [[0.25, 0], [0.75, 1]])
+    assert (line.get_marker(), line.get_linestyle()) == ("^", "None")
+    ends = [segment[:, 0] for segment in bars.get_segments()]
+    np.testing.assert_allclose(ends, [[0.15, 0.35], [0.55, 0.95]], rtol=1e-6)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["first", "second"]
+    top, bottom = (ax.transData.transform((0, row))[1] for row in (0, 1))
+    assert top > bottom
+
+
 def test_a_picture_shows_noise_beyond_paper_and_ink():
     _, (ax,) = figures.new_figure()
     figures.picture(figures.frame(ax, "digit"), torch.tensor([[[-0.4, 1.4], [0.0, 1.0]]]))

@@ -1,4 +1,4 @@
-"""The closed family against autograd through the plain formulas, and blocks against the whole."""
+"""The closed family against autograd through the plain formulas."""
 
 import math
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from gaussreg_lab import rectified
 from gaussreg_lab.rectified import rectified_moments, root
 
 
@@ -41,19 +40,6 @@ def test_derivatives_of_any_order_are_those_of_the_plain_formulas(output, order)
         derivatives(rectified_moments, output, order), derivatives(plain, output, order), strict=True
     ):
         torch.testing.assert_close(ours, plains, rtol=1e-8, atol=1e-8)
-
-
-def test_blocks_give_what_the_whole_gives(monkeypatch):
-    def moments_and_slopes() -> list[Tensor]:
-        mean, std = inputs(7, 31)
-        moments = rectified_moments(mean.mT, std.mT)
-        only_one = torch.autograd.grad(moments[0].sum(), (mean, std), retain_graph=True)
-        return [*moments, *only_one, *torch.autograd.grad((moments[0] * moments[1]).sum(), (mean, std))]
-
-    whole = moments_and_slopes()
-    monkeypatch.setattr(rectified, "BLOCK", 10)
-    for in_blocks, at_once in zip(moments_and_slopes(), whole, strict=True):
-        assert torch.equal(in_blocks, at_once)
 
 
 def test_a_root_is_differentiable_at_zero():
