@@ -4,7 +4,8 @@ import pytest
 import torch
 from rerun import expect_equal, from_record
 
-from gaussreg_lab.experiments.spectral import SIZES, _setting, images_of, run, spectral
+from gaussreg_lab.experiments.bench import images_of
+from gaussreg_lab.experiments.spectral import SIZES, _setting, run, spectral
 from gaussreg_lab.records import recorded
 
 

@@ -66,6 +66,7 @@ LEVELS = {
     "experiments.small_data": 11,
     "experiments.spectral": 11,
     "experiments.flat": 11,
+    "experiments.compare": 11,
     "experiments.catalogue": 12,
     "experiments.perform": 13,
     "experiments.__main__": 14,

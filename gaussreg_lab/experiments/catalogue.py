@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gaussreg_lab.experiments.bench import Bench
+from gaussreg_lab.experiments.compare import compare
 from gaussreg_lab.experiments.flat import flat
 from gaussreg_lab.experiments.noise import noise
 from gaussreg_lab.experiments.small_data import small_data
@@ -56,5 +57,11 @@ STUDIES = {
         "wrong labels and CIFAR-10: do minima found by jolted weights generalize better?",
         seeds=5,
         minutes={"digits": 1, "mnist": 30, "full": None},
+    ),
+    "compare": Study(
+        compare,
+        "every way of training side by side: what remains of each advantage beside the others?",
+        seeds=3,
+        minutes={"digits": None, "mnist": None, "full": None},
     ),
 }

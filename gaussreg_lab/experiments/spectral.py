@@ -20,7 +20,7 @@ from torch import nn
 
 from gaussreg_lab.attacks import AdversarialLoss, Attack, fgm, pgm, wrm
 from gaussreg_lab.datasets import Images
-from gaussreg_lab.experiments.bench import Bench, best, data_of, digest, generator, on, part_of, train_with
+from gaussreg_lab.experiments.bench import Bench, best, data_of, digest, images_of, on, train_with
 from gaussreg_lab.lipschitz import lipschitz_bound
 from gaussreg_lab.losses import cross_entropy
 from gaussreg_lab.models import lenet, mlp
@@ -139,16 +139,6 @@ def run(
         "test accuracy under PGM, true labels": accuracy(model, attacks["PGM"](model, *test), test.y),
         "Lipschitz bound": round(lipschitz_bound(model, train.x[:1]), 2),
     }
-
-
-def images_of(
-    data: str, train_size: int | None, held_out: int, test_size: int, root: str | None
-) -> tuple[Images, Images, Images]:
-    """To learn from, held out to choose by, and to judge by."""
-    every, test = data_of(data, root, train_size)
-    order = torch.randperm(len(every.y), generator=generator(0))
-    held, train = part_of(every, order[:held_out]), part_of(every, order[held_out:])
-    return train, held, part_of(test, slice(test_size))
 
 
 def attacks_for(train: Images, times: float) -> dict[str, Attack | None]:
