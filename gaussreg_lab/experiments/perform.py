@@ -57,7 +57,7 @@ def perform(
     folder = Path(folder)
     file = folder / f"{record_name(name, size)}.json"
     if not folder.is_dir():
-        raise FileNotFoundError(f"Expected a folder for the results, found none at {folder}; make it first")
+        raise FileNotFoundError(f"Expected a folder for the results, found none at {folder}; make it")
     sources = {} if afresh else _sources(study, size, file)
     store = file.with_suffix(".runs.jsonl")
     began, clock = datetime.now(timezone.utc), time.perf_counter()
