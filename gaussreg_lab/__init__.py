@@ -1,18 +1,14 @@
 """gaussreg_lab: how far does a network's output move when its input, or its weights, are jolted?
 
-The table of contents. What needs only torch is imported at once; what needs matplotlib or
-ipywidgets is imported when it is first asked for, so that `import gaussreg_lab` costs no more
-than `import torch`.
+The table of contents. What a network is trained with is imported at once; the page, which needs
+matplotlib and ipywidgets, and the table of all methods when they are first asked for, so that
+`import gaussreg_lab` costs no more than `import torch`.
 """
 
 from importlib import import_module as _import_module
 
 # the worst jolt of one image, and training against it
 from gaussreg_lab.attacks import AdversarialLoss, fgm, pgm, wrm
-
-# all ways of training side by side, and what they computed kept on disk
-from gaussreg_lab.cache import cache_folder, cached
-from gaussreg_lab.comparison import Protocol, compare, noise_curves, trained_networks
 
 # two Gaussians at once: through a ReLU, and the larger of them
 from gaussreg_lab.covariance import (
@@ -82,13 +78,16 @@ from gaussreg_lab.logits import (
 
 # socket 1: losses (model, x, y) -> scalar
 from gaussreg_lab.losses import Loss, NoisyLoss, cross_entropy, weighted_sum
-from gaussreg_lab.methods import METHODS, Method, together
 from gaussreg_lab.models import Normalize, cifar_convnet, lenet, lenet8, mlp
 from gaussreg_lab.moment_losses import AnalyticalMomentLoss, ExpectedOutputLoss, SecondOrderLoss
+
+# the normal distribution itself
 from gaussreg_lab.normal import normal_cdf, normal_density
 
 # socket 2: an optimizer that jolts the weights
 from gaussreg_lab.perturbation import AMP
+
+# layer by layer, and the judge of elementwise moments
 from gaussreg_lab.propagation import Step, layer_by_layer, propagate
 from gaussreg_lab.quadrature import expectation
 
@@ -124,8 +123,18 @@ from gaussreg_lab.training import History, fit
 
 __version__ = "0.1.0"
 
-# the page: sliders, figures, exercises
 _ON_DEMAND = {
+    # every method of the course in one table
+    "METHODS": "methods",
+    "Method": "methods",
+    "together": "methods",
+    "Protocol": "comparison",
+    "compare": "comparison",
+    "noise_curves": "comparison",
+    "trained_networks": "comparison",
+    "cached": "cache",
+    "cache_folder": "cache",
+    # the page: sliders, figures, exercises
     "check": "exercises",
     "predict": "exercises",
     "explore": "panels",

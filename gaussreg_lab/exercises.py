@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gaussreg_lab.controls import live_view
 from gaussreg_lab.gaussian import relu_mean
+from gaussreg_lab.graders.explore import EXPLORE
 from gaussreg_lab.graders.gradients import GRADIENTS
 from gaussreg_lab.graders.losses import LOSSES
 from gaussreg_lab.graders.perturbation import PERTURBATION
@@ -208,5 +209,5 @@ def _input_and_output(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Ver
 
 ONE = {"1.1": _lift, "1.2": _leaky_by_hand, "1.3": _hidden_mean}
 TWO = {"1.4": _opposites, "1.5": _input_and_output}
-LATER = {**PROPAGATION, **LOSSES, **GRADIENTS, **SPECTRAL, **PERTURBATION, **ROBUSTNESS}
+LATER = {**PROPAGATION, **LOSSES, **GRADIENTS, **SPECTRAL, **PERTURBATION, **ROBUSTNESS, **EXPLORE}
 GRADERS = {"0.1": _half_point, **ONE, **TWO, **LATER}

@@ -28,6 +28,7 @@ LEVELS = {
     "sweep": 2,
     "verdicts": 0,
     "graders": 0,
+    "graders.explore": 3,
     "graders.losses": 2,
     "graders.propagation": 2,
     "graders.gradients": 2,
