@@ -94,7 +94,7 @@ def test_missing_data_is_told_with_its_folder(name, tmp_path):
 
 
 def test_unknown_data_is_refused():
-    with pytest.raises(ValueError, match="digits, mnist or cifar10, got 'svhn'"):
+    with pytest.raises(ValueError, match="whole cifar10, got 'svhn'"):
         data_of("svhn")
 
 

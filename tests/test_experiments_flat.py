@@ -159,3 +159,8 @@ def test_the_network_for_colour_images_depends_on_its_seed_alone():
     again, other = colour_lenet(seed=1), colour_lenet(seed=2)
     assert torch.equal(first[1].weight, again[1].weight)
     assert not torch.equal(first[1].weight, other[1].weight)
+
+
+def test_too_few_images_are_refused():
+    with pytest.raises(ValueError, match="Expected 1443 training images of digits, got 1442"):
+        run(**_setting(replace(DIGITS, images=1043)), seed=0)

@@ -5,4 +5,6 @@
 
 Each is one function of a `Bench`, in a file of its own; `catalogue` names them all;
 `perform` makes the runs of one and writes its record.
+
+Lesson: notebooks/08_explore.ipynb
 """

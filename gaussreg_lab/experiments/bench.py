@@ -4,7 +4,7 @@ A study is a function of a `Bench`. It names its runs, the bench makes them, and
 decides what the next ones are:
 
     tried  = bench.make(run, {"validation, cap 1": {...}, "validation, cap 2": {...}}, seeds=[0])
-    chosen = best(tried, "accuracy")
+    chosen = best(tried, lambda result: result["accuracy"])
     bench.make(run, {"caps": {... chosen ...}}, bench.seeds)
 
 Every call of `make` is a sweep over one store, so that all of a study resumes where it was stopped. Nothing
@@ -115,20 +115,21 @@ def best(tried: dict[str, dict], score: Callable[[dict], float]) -> str:
 
 @lru_cache(maxsize=2)
 def data_of(name: str, root: str | None = None, train_size: int | None = None) -> Split:
-    """The images called "digits", "mnist" or "cifar10"; read once in each process.
+    """The images called "digits", "mnist", "cifar10" or "whole cifar10"; read once in each process.
 
-    root: folder that holds them; by default the course's own. Of CIFAR-10 a file cifar10-12k.npz with 10,000
-    and 2,000 images does as well. train_size: equally many of each class, as `mnist` has it.
+    root: folder that holds them; by default the course's own. "cifar10" is its file cifar10-12k.npz, with
+    10,000 and 2,000 images, where there is one. train_size: equally many of each class, as `mnist` has it.
     Raises FileNotFoundError where they are missing, ValueError for another name.
     """
     if name == "digits":
         return digits()
     if name == "mnist":
         return mnist(root, train_size=train_size)
-    if name == "cifar10":
-        subset = Path(root or "") / CIFAR_SUBSET
-        return _subset(subset) if root and subset.exists() else cifar10(root, train_size=train_size)
-    raise ValueError(f"Expected data to be digits, mnist or cifar10, got {name!r}")
+    if name == "cifar10" and root is not None and (Path(root) / CIFAR_SUBSET).exists():
+        return _subset(Path(root) / CIFAR_SUBSET)
+    if name in ("cifar10", "whole cifar10"):
+        return cifar10(root, train_size=train_size)
+    raise ValueError(f"Expected data to be digits, mnist, cifar10 or whole cifar10, got {name!r}")
 
 
 def _subset(file: Path) -> Split:

@@ -35,7 +35,7 @@ from gaussreg_lab.experiments.bench import (
     train_with,
 )
 from gaussreg_lab.losses import cross_entropy
-from gaussreg_lab.models import Normalize, cifar_convnet, lenet, mlp
+from gaussreg_lab.models import Normalize, lenet, mlp
 from gaussreg_lab.perturbation import AMP
 from gaussreg_lab.robustness import accuracy
 from gaussreg_lab.sharpness import sharpness
@@ -68,7 +68,6 @@ NETWORKS = {
     "digits": partial(mlp, (64, 128, 10)),
     "mnist": partial(lenet, channels=(6, 16), hidden=84),
     "cifar10": colour_lenet,
-    "cifar10, deep": partial(cifar_convnet, width=64),
 }
 TO_THE_SURFACE = 1e6  # an inner_lr with which every jolt is as long as its ball is wide: SAM
 RULER = 0.2  # radius of each tensor's ball in which the rise of the loss is measured
@@ -128,7 +127,7 @@ CIFAR = Task(
     },
 )  # fmt: skip
 WHOLE_CIFAR = Task(
-    "cifar10", "cifar10, deep", images=40_000, held_out=5000, wrong=0.0, epochs=100, batch=50, rate=0.05,
+    "whole cifar10", "cifar10", images=40_000, held_out=5000, wrong=0.0, epochs=100, batch=50, rate=0.02,
     choosing_seeds=1, weights={**CIFAR.weights, "fewer epochs": (25, 50)},
 )  # fmt: skip
 SIZES = {
@@ -194,6 +193,8 @@ def run(
     split = data_of(data, root)
     every = shuffled(split.train)
     others, pool = part_of(every, slice(None, held_out)), part_of(every, slice(held_out, None))
+    if len(pool.y) < images:
+        raise ValueError(f"Expected {held_out + images} training images of {data}, got {len(every.y)}")
     picked = torch.randperm(len(pool.y), generator=generator(seed))[:images]
     train, bad = spoilt(part_of(pool, picked), wrong, seed)
     train, judge = on(device, train), on(device, split.test if part == "test" else others)
