@@ -9,6 +9,8 @@ import pytest
 from gaussreg_lab.experiments.catalogue import STUDIES
 from gaussreg_lab.records import recorded
 
+PERFORMED = [name for name, study in STUDIES.items() if study.minutes["mnist"] is not None]
+
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_says_what_it_asks_and_how_long_it_takes(name):
@@ -17,7 +19,7 @@ def test_a_study_says_what_it_asks_and_how_long_it_takes(name):
     assert study.question.endswith("?")
     assert study.seeds >= 3
     assert {"digits", "mnist", "full"} <= set(study.minutes)
-    assert study.minutes["mnist"] <= 2 * 120  # two hours of two cores
+    assert (study.minutes["mnist"] or 0) <= 2 * 120  # two hours of two cores
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -32,7 +34,7 @@ def test_its_runs_can_be_sent_to_other_processes(name):
     assert pickle.loads(pickle.dumps(partial(run, root=None))).func is run
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", PERFORMED)
 def test_its_records_are_there_and_its_own_tells_how_it_was_made(name):
     for earlier in STUDIES[name].records.values():
         assert recorded(earlier)["runs"]
@@ -43,7 +45,7 @@ def test_its_records_are_there_and_its_own_tells_how_it_was_made(name):
     assert about["data SHA-256"]
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", PERFORMED)
 def test_imported_runs_are_those_of_the_earlier_record(name):
     mine, earlier = recorded(name), STUDIES[name].records.get("mnist")
     told = {source["record"]: source["runs"] for source in mine["about"]["imported"]}

@@ -56,7 +56,7 @@ STUDIES = {
         flat,
         "wrong labels and CIFAR-10: do minima found by jolted weights generalize better?",
         seeds=5,
-        minutes={"digits": 1, "mnist": 30, "full": None},
+        minutes={"digits": 1, "mnist": 25, "full": None},
     ),
     "compare": Study(
         compare,
