@@ -1,8 +1,7 @@
 """Results that were recorded earlier, because they take longer than a lesson.
 
 A record is a JSON file in data/results: what was done ("about"), and every run by name and seed, with
-its accuracy at each noise level, its Gaussian robustness and its processor time. The script that
-made it stands beside it in data/, and makes it again.
+its scores and its processor time. `python -m gaussreg_lab.experiments` makes them.
 
 Lesson: notebooks/03_losses.ipynb
 """
