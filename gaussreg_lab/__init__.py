@@ -281,6 +281,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name in _ON_DEMAND:
         return getattr(_import_module(f"gaussreg_lab.{_ON_DEMAND[name]}"), name)
+    if name in _ON_DEMAND.values():  # the modules themselves, as those that are imported at once
+        return _import_module(f"gaussreg_lab.{name}")
     raise AttributeError(f"module 'gaussreg_lab' has no attribute {name!r}")
 
 

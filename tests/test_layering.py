@@ -153,6 +153,7 @@ def test_the_public_face_can_be_had():
 
     assert all(hasattr(gaussreg_lab, name) for name in gaussreg_lab.__all__)
     assert set(gaussreg_lab.__all__) <= set(dir(gaussreg_lab))
+    assert gaussreg_lab.methods.METHODS is gaussreg_lab.METHODS  # also a module that waits to be asked for
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         gaussreg_lab.nonsense  # noqa: B018
 
