@@ -32,7 +32,7 @@ def test_a_run_gives_the_recorded_numbers():
 
 
 def test_a_run_with_caps_comes_near_the_recorded_numbers():
-    """Caps follow more directions than when the record was made: another run, but the same accuracies."""
+    """Caps follow another number of directions than when the record was made: nearly the same accuracies."""
     torch.manual_seed(1)
     got = run(**_setting(SIZES["digits"], "FGM", 2.0), seed=1)
     wanted = recorded("attacks_digits")["runs"]["FGM with caps | seed 1"]
