@@ -35,7 +35,7 @@ from gaussreg_lab.datasets import Images, batches
 from gaussreg_lab.lipschitz import lipschitz_bound
 from gaussreg_lab.methods import METHODS, Method
 from gaussreg_lab.models import mlp
-from gaussreg_lab.records import SEED
+from gaussreg_lab.records import SEED, standard_error
 from gaussreg_lab.robustness import NoiseCurve, accuracy, noise_curve
 from gaussreg_lab.spectral import cap_network
 from gaussreg_lab.training import fit
@@ -135,8 +135,7 @@ def noise_curves(record: dict) -> dict[str, NoiseCurve]:
     curves = {}
     for name, several in rows.items():
         values = torch.tensor(several, dtype=torch.float64)
-        spread = values.std(dim=0) if len(values) > 1 else torch.full_like(values[0], math.nan)
-        curves[name] = NoiseCurve(sigmas, values.mean(dim=0), spread / len(values) ** 0.5)
+        curves[name] = NoiseCurve(sigmas, values.mean(dim=0), standard_error(values))
     return curves
 
 

@@ -85,16 +85,11 @@ def averages(record: dict, field: str) -> dict[str, Average]:
     runs: dict[str, list[float]] = {}
     for key, run in record["runs"].items():
         runs.setdefault(key.split(SEED)[0], []).append(float(run[field]))
-    return {
-        name: Average(*_mean_and_error(torch.tensor(it, dtype=torch.float64)), len(it))
-        for name, it in runs.items()
-    }
+    return {name: _average(torch.tensor(it, dtype=torch.float64)) for name, it in runs.items()}
 
 
-def _mean_and_error(values: Tensor) -> tuple[float, float]:
-    return values.mean().item(), (values.std() / len(values) ** 0.5).item() if len(values) > 1 else float(
-        "nan"
-    )
+def _average(values: Tensor) -> Average:
+    return Average(values.mean().item(), standard_error(values).item(), len(values))
 
 
 def _summary(runs: list[dict]) -> Summary:
@@ -103,16 +98,21 @@ def _summary(runs: list[dict]) -> Summary:
     seconds = sum(run["seconds"] for run in runs) / len(runs)
     return Summary(
         accuracy.mean(dim=0),
-        _standard_error(accuracy),
+        standard_error(accuracy),
         robustness.mean().item(),
-        _standard_error(robustness).item(),
+        standard_error(robustness).item(),
         seconds,
         runs[0]["epochs"],
         len(runs),
     )
 
 
-def _standard_error(values: Tensor) -> Tensor:
+def standard_error(values: Tensor) -> Tensor:
+    """Standard error of the mean over the first axis of (count, ...): shape (...), nan for a single value.
+
+    >>> standard_error(torch.tensor([1.0, 3.0]))
+    tensor(1.)
+    """
     if len(values) == 1:
         return torch.full_like(values[0], torch.nan)
     return values.std(dim=0) / len(values) ** 0.5

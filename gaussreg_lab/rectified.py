@@ -76,7 +76,15 @@ class _Rectified(torch.autograd.Function):
 
     @staticmethod
     def forward(mean: Tensor, std: Tensor) -> tuple[Tensor, ...]:
-        return _rectified(mean, std)
+        t = mean / std
+        distance = t.abs().clamp(max=FARTHEST)
+        density, mass, excess = tail(distance)
+        positive = (t * STEEP).clamp(0, 1)  # a step; torch.where takes several times as long
+        middle = 1 - 2 * mass
+        above, below = torch.addcmul(mass, positive, middle), torch.addcmul(mass, 1 - positive, middle)
+        rectified = torch.addcmul(mean.clamp(min=0), std, excess)
+        share = above - excess * (distance + excess)  # of var; beyond 38 std its last bits may be below 0
+        return rectified, share.clamp(min=0) * std * std, above, below, density
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, outputs: tuple) -> None:
@@ -86,8 +94,22 @@ class _Rectified(torch.autograd.Function):
         ctx.save_for_forward(*inputs, rectified, above, below, density)
 
     @staticmethod
-    def backward(ctx, *by_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
-        return _pulled_back(*ctx.saved_tensors, *by_outputs)
+    def backward(ctx, by_mean, by_var, by_above, by_below, by_density) -> tuple[Tensor | None, ...]:
+        mean, std, rectified, above, below, density = ctx.saved_tensors
+        to_mean, to_std = [], []
+        if by_mean is not None:
+            to_mean.append(by_mean * above)
+            to_std.append(by_mean * density)
+        if by_var is not None:
+            twice = 2 * by_var
+            to_mean.append(twice * rectified * below)
+            to_std.append(twice * (std * above - rectified * density))
+        if not (by_above is None and by_below is None and by_density is None):
+            t = (mean / std).clamp(-FARTHEST, FARTHEST)
+            by_t = density * _sum(by_above, _minus(by_below), _minus(by_density, t)) / std
+            to_mean.append(by_t)
+            to_std.append(-t * by_t)
+        return _sum(*to_mean), _sum(*to_std)
 
     @staticmethod
     def jvp(ctx, mean_tangent: Tensor | None, std_tangent: Tensor | None) -> tuple[Tensor, ...]:
@@ -107,38 +129,6 @@ class _Rectified(torch.autograd.Function):
 
 def _slope_of_root(var: Tensor, std: Tensor, by_std: Tensor) -> Tensor:
     return by_std * (var * STEEP).clamp(0, 1) / (2 * std)
-
-
-def _rectified(mean: Tensor, std: Tensor) -> tuple[Tensor, ...]:
-    t = mean / std
-    distance = t.abs().clamp(max=FARTHEST)
-    density, mass, excess = tail(distance)
-    positive = (t * STEEP).clamp(0, 1)  # a step; torch.where takes several times as long
-    middle = 1 - 2 * mass
-    above, below = torch.addcmul(mass, positive, middle), torch.addcmul(mass, 1 - positive, middle)
-    rectified = torch.addcmul(mean.clamp(min=0), std, excess)
-    share = above - excess * (distance + excess)  # of var; beyond 38 std its last bits may be below 0
-    return rectified, share.clamp(min=0) * std * std, above, below, density
-
-
-def _pulled_back(
-    mean, std, rectified, above, below, density, by_mean, by_var, by_above, by_below, by_density
-) -> tuple[Tensor | None, ...]:
-    """The derivatives by mean and std, from those by the five outputs, of which some may be None."""
-    to_mean, to_std = [], []
-    if by_mean is not None:
-        to_mean.append(by_mean * above)
-        to_std.append(by_mean * density)
-    if by_var is not None:
-        twice = 2 * by_var
-        to_mean.append(twice * rectified * below)
-        to_std.append(twice * (std * above - rectified * density))
-    if not (by_above is None and by_below is None and by_density is None):
-        t = (mean / std).clamp(-FARTHEST, FARTHEST)
-        by_t = density * _sum(by_above, _minus(by_below), _minus(by_density, t)) / std
-        to_mean.append(by_t)
-        to_std.append(-t * by_t)
-    return _sum(*to_mean), _sum(*to_std)
 
 
 def _sum(*terms: Tensor | None) -> Tensor | None:

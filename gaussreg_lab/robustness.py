@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from gaussreg_lab.datasets import expect_pairs
 from gaussreg_lab.losses import expect_sigma
 from gaussreg_lab.models import in_eval_mode
+from gaussreg_lab.records import standard_error
 
 BATCH = 1000  # images at a time: a bounded memory whatever the size of the test set
 
@@ -81,7 +82,7 @@ def accuracy_under_noise(
     for draw in range(draws):
         noise = torch.randn(x.shape, generator=generator).to(x)
         shares[draw] = _share_correct(model, x + sigma * noise, y)
-    return Estimate(shares.mean().item(), _standard_error(shares))
+    return Estimate(shares.mean().item(), standard_error(shares).item())
 
 
 def noise_curve(
@@ -129,7 +130,7 @@ def gaussian_robustness(
             noise = torch.randn(x.shape, generator=generator).to(x)
             agreement[draw, level] = (predictions(model, x + sigma * noise) == predicted).double().mean()
     areas = torch.trapezoid(agreement, sigmas, dim=1) / largest
-    return Estimate(areas.mean().item(), _standard_error(areas))
+    return Estimate(areas.mean().item(), standard_error(areas).item())
 
 
 def folds_equivalent(score: float, folds: Sequence[float], scores: Sequence[float]) -> float:
@@ -196,7 +197,3 @@ def predictions(model: nn.Module, x: Tensor) -> Tensor:
 
 def _share_correct(model: nn.Module, x: Tensor, y: Tensor) -> float:
     return int((predictions(model, x) == y.cpu()).sum()) / len(y)
-
-
-def _standard_error(shares: Tensor) -> float:
-    return (shares.std() / len(shares) ** 0.5).item() if len(shares) > 1 else float("nan")

@@ -29,6 +29,7 @@ from gaussreg_lab.datasets import expect_pairs
 from gaussreg_lab.losses import Loss, cross_entropy
 from gaussreg_lab.models import in_eval_mode
 from gaussreg_lab.perturbation import GUARD, expect_ball, into_ball
+from gaussreg_lab.records import standard_error
 
 
 class Sharpness(NamedTuple):
@@ -86,9 +87,8 @@ def sharpness(
             start = jolt if rises[-1] == max(rises) else start
         highest = _climb(landscape, start, epsilon, ball, steps)
     found = torch.tensor(rises, dtype=torch.float64)
-    error = found.std().item() / math.sqrt(directions) if directions > 1 else math.nan
     worst = max(highest - here, 0.0)  # no jolt at all is in the ball as well
-    return Sharpness(here, worst, found.mean().item(), error)
+    return Sharpness(here, worst, found.mean().item(), standard_error(found).item())
 
 
 def filter_direction(model: nn.Module, generator: torch.Generator | None = None) -> list[Tensor]:
