@@ -60,12 +60,12 @@ def course(folder: Path | None) -> Path:
         return _laid_out(_usual_folder() if folder is None else folder.expanduser().absolute())
     if not (CLONE / START).exists():
         sys.exit(
-            f"Expected the course's notebooks in {PARTS['notebooks']} or {CLONE / START.parent}, found none.\n"
-            "Install the wheel again, or clone the repository and install it from the clone: the README says how."
+            f"Expected the course in {PARTS['notebooks']} or {CLONE / START.parent}, found it in neither.\n"
+            "Install the wheel again, or clone the repository and install from there: the README says how."
         )
     if folder is not None:
         sys.exit(
-            f"Expected --course with a course installed from a wheel only, got --course {folder} in a clone.\n"
+            f"Expected --course only after installation from a wheel, got --course {folder} in a clone.\n"
             f"A clone opens its own notebooks, in {CLONE}; leave --course out."
         )
     return CLONE
@@ -92,7 +92,7 @@ def _laid_out(folder: Path) -> Path:
 
 def _told(done: LaidOut, folder: Path) -> str:
     """What was done to the folder, in a line or two."""
-    told = f"The course is in {folder}" + (f" ({len(done.copied)} files copied)." if done.copied else ".")
+    told = f"The course is in {folder}" + (f" (files copied: {len(done.copied)})." if done.copied else ".")
     if done.kept:
         told += (
             f"\nFiles there that differ from this version of the course, kept as they are: {len(done.kept)}. "

@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import pickle
 import socket
+import sys
 import threading
 from pathlib import Path
 
