@@ -234,7 +234,7 @@ def test_a_lesson_runs_there_and_prints_what_it_prints_in_the_checkout(site, env
     lesson = empty / "gaussreg_lab_course" / "notebooks" / "00_start_here.ipynb"
     notebook = nbformat.read(lesson, as_version=4)
     expected = printed(notebook)
-    assert expected
+    assert any(expected)
     notebook.cells.append(nbformat.v4.new_code_cell("lab.__file__"))
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(lesson.parent)}}).execute(
         env=environment
@@ -245,5 +245,6 @@ def test_a_lesson_runs_there_and_prints_what_it_prints_in_the_checkout(site, env
 
 
 def printed(notebook: nbformat.NotebookNode) -> list[str]:
-    outputs = [it for cell in notebook.cells if cell.cell_type == "code" for it in cell.outputs]
-    return [it["text"] for it in outputs if it.output_type == "stream"]
+    """What each cell has printed; on a busy machine it arrives in several pieces."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return ["".join(it.get("text", "") for it in cell.outputs) for cell in cells]
