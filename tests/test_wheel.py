@@ -89,7 +89,7 @@ def empty(tmp_path) -> Path:
 def command(site: Path, environment: dict, empty: Path, *arguments: str) -> subprocess.CompletedProcess:
     """`gaussreg-lab`, as pip has made it, in an empty folder."""
     program = [str(site / "bin" / "gaussreg-lab"), *arguments]
-    return subprocess.run(program, cwd=empty, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(program, cwd=empty, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def test_the_wheel_carries_the_course_and_what_it_needs_but_no_tests(wheel, tmp_path):
@@ -214,7 +214,7 @@ def test_the_address_that_it_prints_leads_to_the_first_lesson(site, environment,
 
 
 def _printed_address(server: subprocess.Popen, log: Path) -> tuple[str, str]:
-    for _ in range(600):
+    for _ in range(1800):
         found = re.search(rf"(http://127\.0\.0\.1:\d+){LANDING}\?token=(\w+)", log.read_text())
         if found:
             return found[1], found[2]
