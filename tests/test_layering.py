@@ -23,6 +23,7 @@ LEVELS = {
     "layer_maps": 1,
     "records": 0,
     "cache": 0,
+    "course_folder": 0,
     "settings": 0,
     "store": 1,
     "sweep": 2,
