@@ -1,4 +1,4 @@
-"""The glossary has every symbol of the lessons' displayed formulas, and says truly where each is introduced."""
+"""The glossary has every Greek letter of the lessons, and says truly where each symbol is introduced."""
 
 import re
 
