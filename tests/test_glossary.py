@@ -1,4 +1,4 @@
-"""The glossary has every symbol of the lessons' displayed formulas, and says truly where each is introduced."""
+"""The glossary has every symbol of the displayed formulas, and says truly where each is introduced."""
 
 import re
 
