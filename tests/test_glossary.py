@@ -1,4 +1,4 @@
-"""The glossary has every Greek letter of the lessons, and says truly where each symbol is introduced."""
+"""The glossary has every symbol of the displayed formulas, and says truly where each is introduced."""
 
 import re
 

@@ -21,7 +21,17 @@ else:
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 README = (ROOT / "README.md").read_text()
 REPOSITORY = PYPROJECT["project"]["urls"]["Repository"]
+# where conda-forge's name is not PyPI's
 CONDA_NAMES = {"torch": "pytorch-cpu", "matplotlib": "matplotlib-base"}
+# names that conda-forge lacks, or has for something else than the reader means
+CONDA_TRAPS = {
+    "torch": "pytorch-cpu",
+    "pytorch": "pytorch-cpu; the plain name may bring a CUDA build",
+    "matplotlib": "matplotlib-base; the plain name brings Qt",
+    "graphviz": "python-graphviz; the plain name is the program alone",
+    "tables": "pytables",
+    "build": "python-build",
+}
 
 
 def requirements(lines) -> dict[str, Requirement]:
@@ -41,6 +51,14 @@ def test_environment_yml_and_pyproject_ask_for_the_same():
     assert set(conda) == {"nbval", "pytest"}  # what a reader needs to check the notebooks
     for name, requirement in conda.items():
         assert requirement.specifier == extra[name].specifier
+
+
+def test_environment_yml_names_packages_as_conda_forge_does():
+    for line in conda_lines():
+        assert isinstance(line, str), "a nested list is pip's, and its packages are not conda-forge's"
+        name = re.match(r"[^<>=!\s]*", line)[0]
+        assert name not in CONDA_TRAPS, f"{name}: write {CONDA_TRAPS.get(name)}"
+        assert re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name), name  # no capitals, channels or extras
 
 
 def test_environment_yml_is_what_binder_reads():
