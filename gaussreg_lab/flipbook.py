@@ -4,7 +4,7 @@
 
 A range input, a picture, a sentence and a dozen lines of script, no library and no request. The
 keyboard moves it, a screen reader hears the sentence, and where scripts are off the page shows the
-panel as it stood. Each picture is reduced to the size it has on the screen and to 128 colours: plots
+panel as it stood. Each picture is reduced to the size it has on the screen and to 64 colours: plots
 of a few hues on white lose little that an eye finds, and 21 of them take about 300 kB.
 
 Lesson: none of its own; the handout has one for every panel of the course.
@@ -23,7 +23,7 @@ from gaussreg_lab.controls import expect_in_range
 from gaussreg_lab.figures import SCREEN_DPI
 from gaussreg_lab.panels import Panel
 
-COLOURS = 128
+COLOURS = 64
 SCRIPT = """(() => {
   const book = document.currentScript.parentElement;
   const pages = JSON.parse(book.querySelector('script[type="application/json"]').textContent);
@@ -61,7 +61,8 @@ def flipbook(panel: Panel, name: str, count: int = 21) -> str:
     >>> from gaussreg_lab.panels import explore
     >>> figure = Figure(figsize=(2, 1))
     >>> axes = figure.subplots()
-    >>> panel = explore(lambda at: f"A line at {axes.axhline(at).get_ydata()[0]:.1f}.", figure, at=(0, 1, 0.5))
+    >>> draw = lambda at: f"A line at {axes.axhline(at).get_ydata()[0]:.1f}."
+    >>> panel = explore(draw, figure, at=(0, 1, 0.5))
     >>> html = flipbook(panel, "at", count=3)
     >>> panel.summary(), html.count("<img"), html.count("A line at 1.0.")
     ('A line at 0.5.', 1, 1)

@@ -80,7 +80,7 @@ def with_flipbooks(
     """A copy of the notebook whose panels are flipbooks; all other outputs stay as they are.
 
     panels: which control of which panel, by the panel's name, the last line of its cell. folder: where
-    the lesson runs. Raises ValueError for a panel that the notebook does not show, and what the lesson raises.
+    the lesson runs. Raises ValueError for a panel that the notebook does not show.
     """
     from nbclient import NotebookClient
 
@@ -112,9 +112,9 @@ def with_flipbooks(
 
 def _cell_of(notebook: nbformat.NotebookNode, name: str) -> int:
     for number, cell in enumerate(notebook.cells):
-        if cell.cell_type == "code" and cell.source.rstrip().splitlines()[-1:] == [name]:
-            if any(_is_panel(output) for output in cell.outputs):
-                return number
+        shows = cell.cell_type == "code" and any(_is_panel(output) for output in cell.outputs)
+        if shows and cell.source.rstrip().splitlines()[-1] == name:
+            return number
     raise ValueError(f"Expected a cell that shows the panel {name!r}, found none")
 
 

@@ -11,8 +11,8 @@ from course import NOTEBOOKS
 from gaussreg_lab.formulas import mathml
 
 CORE = {
-    "math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "mfrac", "msqrt", "msub", "msup", "msubsup", "munder",
-    "mover", "munderover", "mtable", "mtr", "mtd", "mstyle", "mpadded",
+    "math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "mfrac", "msqrt", "msub", "msup", "msubsup",
+    "munder", "mover", "munderover", "mtable", "mtr", "mtd", "mstyle", "mpadded",
     "menclose",  # not of Core: the style sheet draws the box
 }  # fmt: skip
 
