@@ -54,11 +54,12 @@ def write_handout(folder: Path, course: Path = COURSE, still: bool = False) -> l
     if not notebooks:
         raise FileNotFoundError(f"Expected the course's notebooks in {course}, found none there")
     repository = _repository(notebooks[0])
-    written, failed = [], []
+    written, titles, failed = [], {}, []
     for path in notebooks:
         page = folder / path.relative_to(course).with_suffix(".html")
         try:
             notebook = nbformat.read(path, as_version=4)
+            titles[path] = title_of(notebook)
             if not still and path.parent == course:
                 notebook = with_flipbooks(notebook, PANELS.get(path.stem, {}), path.parent)
             _replace(page, as_page(notebook, path.parent, repository))
@@ -68,7 +69,7 @@ def write_handout(folder: Path, course: Path = COURSE, still: bool = False) -> l
         written.append(page)
         print(f"{page}  {page.stat().st_size / 1000:.0f} kB", flush=True)
     index = folder / "index.html"
-    _replace(index, as_page(_index(course, notebooks), course))
+    _replace(index, as_page(_index(course, titles), course))
     if failed:
         raise RuntimeError("No new page for these, all others are written:\n" + "\n".join(failed))
     return [*written, index]
@@ -128,14 +129,13 @@ def _repository(notebook: Path) -> str:
     return re.search(r'REPOSITORY = \\?"(.*?)\\?"', notebook.read_text(encoding="utf-8"))[1]
 
 
-def _index(course: Path, notebooks: list[Path]) -> nbformat.NotebookNode:
+def _index(course: Path, titles: dict[Path, str]) -> nbformat.NotebookNode:
     lines = ["# How far does a network's output move when its input, or its weights, are jolted?", ""]
     lines += ["The lessons of the course, each on a page of its own, with its outputs.", ""]
-    for path in (it for it in notebooks if it.parent == course):
-        number, title = path.stem[:2], title_of(nbformat.read(path, as_version=4))
-        solved = course / "solutions" / path.name
-        answers = f" ([solutions](solutions/{path.name}))" if solved in notebooks else ""
-        lines.append(f"* {number} [{title}]({path.name}){answers}")
+    for path in (it for it in titles if it.parent == course):
+        solved = course / "solutions" / path.name in titles
+        answers = f" ([solutions](solutions/{path.name}))" if solved else ""
+        lines.append(f"* {path.stem[:2]} [{titles[path]}]({path.name}){answers}")
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("\n".join(lines))])
 
 
