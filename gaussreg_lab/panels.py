@@ -67,6 +67,7 @@ class Panel:
     """What `explore` returns: a picture with its controls, on the screen and from Python.
 
     widget: the ipywidgets box, to be put into other boxes. controls: the widgets by name.
+    figure: what it is drawn on.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Panel:
         presets: Mapping[str, Mapping[str, object]],
     ) -> None:
         _expect_same_names(draw, controls)
-        self.controls = controls
+        self.controls, self.figure = controls, figure
         self._draw = draw
         self._blitter = Blitter(figure)
         self._following = True
