@@ -6,9 +6,10 @@
         for panel in page.panels(): ...
 
 Needs Debian's chromium (or CHROMIUM=path). Nothing of the user's own Jupyter configuration is read or
-written, notebooks are never saved, and the browser can reach nothing but this machine.
+written, notebooks are not saved, and the browser can reach nothing but this machine.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -52,6 +53,9 @@ def served_lab(home: Path) -> Iterator[str]:
     }
     environment = {**os.environ, **settings, "IPYTHONDIR": str(home / "ipython"), "PYTHONUNBUFFERED": "1"}
     environment.pop("DISPLAY", None)
+    settings_of_documents = home / "lab_settings_dir" / "@jupyterlab" / "docmanager-extension"
+    settings_of_documents.mkdir(parents=True)
+    (settings_of_documents / "plugin.jupyterlab-settings").write_text('{"autosave": false}')
     log = home / "server.log"
     with log.open("w") as output:
         server = subprocess.Popen(
@@ -193,7 +197,7 @@ class LabPage:
 
     def close(self) -> None:
         """Close the tab and end its kernel, which would outlive it."""
-        self.page.evaluate(f"({NOTEBOOK}).sessionContext.shutdown()")
+        self.page.evaluate(f"({NOTEBOOK}).sessionContext.shutdown().catch(() => null)")
         self.page.close(run_before_unload=False)
 
 
@@ -224,20 +228,26 @@ class LivePanel:
             "([i, src]) => i.src !== src", arg=[self.image.element_handle(), source]
         )
         self.lab.settle()
-        return self.sentence.inner_text() != words
+        for _ in range(10):  # the sentence comes right after the picture, if it is another one
+            if self.sentence.inner_text() != words:
+                return True
+            self.lab.page.wait_for_timeout(100)
+        return False
 
     def shown(self) -> tuple[str, str]:
-        """The pixels, as a data address, and the sentence."""
+        """A fingerprint of the pixels, and the sentence."""
         pixels = self.image.evaluate(
             """async image => {
-                await image.decode();
+                const source = image.src;
+                await image.decode().catch(() => null);  // another picture came instead
+                if (image.src !== source || !image.naturalWidth) return '';
                 const canvas = document.createElement('canvas');
                 [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
                 canvas.getContext('2d').drawImage(image, 0, 0);
                 return canvas.toDataURL();
             }"""
         )
-        return pixels, self.sentence.inner_text()
+        return hashlib.sha256(pixels.encode()).hexdigest()[:12], self.sentence.inner_text()
 
 
 def name_heard(control) -> str:

@@ -11,6 +11,7 @@ import pytest
 from course import LESSONS, NOTEBOOKS, ROOT
 from lab_in_browser import (
     CHROMIUM,
+    PATIENCE,
     START,
     WIDGET,
     LabPage,
@@ -142,8 +143,19 @@ def test_fifty_quick_presses_end_in_the_right_picture(lesson):
         panel.change(handle, back)
         panel.change(handle, back)
         panel.press(handle, there, there, *[there, back] * 24)
-        lesson.settle()
-        assert (position(handle), panel.shown()) == slowly
+        expect_in_the_end(panel, *slowly[1])
+        assert position(handle) == slowly[0]
+
+
+def expect_in_the_end(panel: LivePanel, *wanted: str) -> None:
+    """The panel shows what is wanted, and goes on showing it: on the way there it may have passed by."""
+    in_a_row = 0
+    for _ in range(PATIENCE // 100):  # how long it takes is measured by benchmarks/latency.py
+        in_a_row = in_a_row + 1 if panel.shown() == wanted else 0
+        if in_a_row == 10:
+            return
+        panel.lab.page.wait_for_timeout(100)
+    assert panel.shown() == wanted
 
 
 def test_a_prediction_is_answered_by_keyboard(lesson):
