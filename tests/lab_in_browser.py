@@ -103,7 +103,7 @@ class LabPage:
         self.page = browser.new_page()
         self.complaints: list[str] = []
         self.strangers: list[str] = []
-        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type == "error" else None)
+        self.page.on("console", self._told)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", self._asked)
         self.page.goto(  # "reset": without the tabs of an earlier test
@@ -112,6 +112,10 @@ class LabPage:
         self.page.wait_for_function(f"window.jupyterapp && ({NOTEBOOK}) && ({NOTEBOOK}).context.isReady")
         self.page.wait_for_function(f"(({NOTEBOOK}).sessionContext.session?.kernel?.status) === 'idle'")
         assert self.page.evaluate(f"({NOTEBOOK}).context.path").endswith(name)
+
+    def _told(self, message) -> None:
+        if message.type == "error":
+            self.complaints.append(f"{message.text} {message.location['url']}")
 
     def _asked(self, request) -> None:
         if not re.match(r"(https?|wss?)://127\.0\.0\.1[:/]|data:|blob:", request.url):

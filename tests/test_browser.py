@@ -27,8 +27,9 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium here: apt-get install chromium, or set CHROMIUM"
 )
 
-# the widget manager of JupyterLab may ask for a widget that the kernel has just closed; nothing is lost by it
-HARMLESS = "No such comm"
+# Not ours, and nothing is lost by them. The widget manager may ask for a widget that the kernel has just closed;
+# and jupyter_server, asked for its kernels while one of them is starting, has no last_activity for it yet.
+HARMLESS = r"No such comm|status of 500 .*/api/kernels\?"
 SOLUTIONS = [path for path in NOTEBOOKS if path not in LESSONS]
 
 
@@ -57,7 +58,7 @@ def lesson(lab, request):
 
 def expect_quiet(page: LabPage) -> None:
     assert page.strangers == []
-    assert [words for words in page.complaints if HARMLESS not in words] == []
+    assert [words for words in page.complaints if not re.search(HARMLESS, words)] == []
 
 
 def expect_run(page: LabPage) -> None:
@@ -107,8 +108,9 @@ def test_every_control_moves_picture_and_sentence_by_keyboard(lesson):
     for panel in lesson.panels():
         size = size_of(panel.image)
         for box in panel.boxes:  # first, and left on: some sliders move only what a box shows
-            if not box.is_checked():
+            for _ in range(1 + box.is_checked()):
                 expect_news(panel, box, "Space")
+            assert box.is_checked()
         for handle in panel.sliders:
             expect_news(panel, handle, inwards(handle)[0])
         for menu in panel.choices:
