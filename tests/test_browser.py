@@ -27,8 +27,8 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium here: apt-get install chromium, or set CHROMIUM"
 )
 
-# Not ours, and nothing is lost by them. The widget manager may ask for a widget that the kernel has just closed;
-# and jupyter_server, asked for its kernels while one of them is starting, has no last_activity for it yet.
+# Neither is ours, nor does harm: the widget manager may ask for a widget that the kernel has just closed; and
+# jupyter_server, asked for its kernels while one of them is starting, has no last_activity for it yet.
 HARMLESS = r"No such comm|status of 500 .*/api/kernels\?"
 SOLUTIONS = [path for path in NOTEBOOKS if path not in LESSONS]
 
@@ -144,7 +144,7 @@ def test_fifty_quick_presses_end_in_the_right_picture(lesson):
         assert slowly[1] != start
         panel.change(handle, back)
         panel.change(handle, back)
-        panel.press(handle, there, there, *[there, back] * 24)
+        panel.press(handle, *[there, back] * 24, there, there)
         expect_in_the_end(panel, *slowly[1])
         assert position(handle) == slowly[0]
 

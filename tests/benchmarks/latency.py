@@ -80,7 +80,8 @@ def latency(one: dict) -> float:
     """Milliseconds from the last keydown to the first frame that shows what is shown in the end."""
     end = one["frames"][-1][1]
     assert end not in ("", one["frames"][0][1]), "Expected a press to change the picture"
-    return next(time for time, shows in one["frames"] if shows == end) - one["keys"][-1]
+    first = max(number for number, (_, shows) in enumerate(one["frames"]) if shows != end) + 1
+    return one["frames"][first][0] - one["keys"][-1]
 
 
 def painted(lab: LabPage, handle, shown) -> list[bool]:
@@ -112,7 +113,7 @@ def measure(lab: LabPage, handle, shown) -> dict:
     there, back = inwards(handle)
     watch(lab, handle, shown, [[there], [back]] * 3)  # the first moves are slower: nothing is at hand yet
     singles = watch(lab, handle, shown, [[there], [back]] * (PRESSES // 2))
-    (quick,) = watch(lab, handle, shown, [[there, there] + [there, back] * (QUICK // 2 - 1)])
+    (quick,) = watch(lab, handle, shown, [[there, back] * (QUICK // 2 - 1) + [there, there]])
     times = sorted(latency(one) for one in singles)
     return {
         "median": round(statistics.median(times), 1),
@@ -123,7 +124,7 @@ def measure(lab: LabPage, handle, shown) -> dict:
 
 def floor(lab: LabPage) -> dict:
     """The same for a label, in a cell put below all others."""
-    output = lab.scroll_to(lab.run_below(FLOOR), ".widget-label")
+    output = lab.scroll_to(lab.run_below(FLOOR), ".noUi-handle")
     return measure(lab, output.locator(".noUi-handle"), output.locator(".widget-label").last)
 
 
