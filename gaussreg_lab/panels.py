@@ -202,4 +202,6 @@ def _expect_same_names(draw: Callable, controls: Mapping[str, object]) -> None:
 
 def _as_error(error: Exception) -> str:
     lines = html.escape("".join(traceback.format_exception_only(type(error), error)).strip())
-    return f'<pre role="alert" style="color: #a00000; white-space: pre-wrap">{lines}</pre>'
+    # JupyterLab's own red is another one on its dark page
+    style = "color: var(--jp-error-color1, #a00000); white-space: pre-wrap"
+    return f'<pre role="alert" style="{style}">{lines}</pre>'
