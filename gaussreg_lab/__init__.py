@@ -137,6 +137,7 @@ _ON_DEMAND = {
     # the page: sliders, figures, exercises
     "check": "exercises",
     "predict": "exercises",
+    "progress": "exercises",
     "explore": "panels",
     "slider": "controls",
     "whole_slider": "controls",
@@ -243,6 +244,7 @@ __all__ = [
     "pgm",
     "power_iteration",
     "predict",
+    "progress",
     "propagate",
     "random_start",
     "recorded",

@@ -2,13 +2,14 @@
 
 `check` never compares with the formula that a lesson teaches. It integrates numerically, so an
 answer derived in another way, or written in another form, is right when its numbers are. It
-says one of three things: not attempted yet, wrong in this way, right.
+says one of three things: not attempted yet, wrong in this way, right. `progress` sums up what it said.
 
 Lesson: the exercises at the end of each; solutions in notebooks/solutions.
 """
 
 import html
 import math
+import traceback
 from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
@@ -27,6 +28,7 @@ from gaussreg_lab.graders.robustness import ROBUSTNESS
 from gaussreg_lab.graders.spectral import SPECTRAL
 from gaussreg_lab.quadrature import expectation
 from gaussreg_lab.robustness import NoiseCurve
+from gaussreg_lab.standing import account, note
 from gaussreg_lab.verdicts import NOT_ATTEMPTED, RIGHT, WRONG, Verdict, number
 
 
@@ -42,6 +44,7 @@ def check(exercise: str, answer: object, *given: object) -> None:
     Exercise 1.1: right. The lift is sigma / sqrt(2 pi), proportional to the noise.
     """
     verdict = grade(exercise, answer, *given)
+    note(exercise, verdict.state)
     print(f"Exercise {exercise}: {verdict.state}. {verdict.sentence}")
 
 
@@ -57,6 +60,44 @@ def grade(exercise: str, answer: object, *given: object) -> Verdict:
         return Verdict(
             NOT_ATTEMPTED, "Replace the NotImplementedError by your lines and run this cell again."
         )
+    except Exception as error:
+        if not callable(answer):
+            raise
+        return Verdict(WRONG, _as_stopped(error))
+
+
+def _as_stopped(error: Exception) -> str:
+    """What went wrong in a student's function, and in which of its lines: not where in ours it was called."""
+    message = f"{type(error).__name__}: {error}".rstrip(".")
+    ours = (__name__.partition(".")[0], "torch")
+    theirs = [
+        line
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in ours
+    ]
+    if theirs:
+        return f"Your function stopped in line {theirs[-1]} of its cell: {message}."
+    return f"What your function takes or returns is not what was asked for ({message})."
+
+
+def progress(lesson: str | None = None) -> None:
+    """Print how many exercises of a lesson `check` has found right in this kernel, and which are left.
+
+    lesson: its two digits, say "03"; None for all lessons, a line or two each.
+    Raises ValueError for a lesson that does not exist.
+
+    >>> progress("42")
+    Traceback (most recent call last):
+    ...
+    ValueError: Expected one of the lessons ['00', '01', ..., '08'], got '42'
+    """
+    lessons: dict[str, list[str]] = {}
+    for exercise in GRADERS:
+        lessons.setdefault(f"{int(exercise.partition('.')[0]):02d}", []).append(exercise)
+    if lesson is not None and lesson not in lessons:
+        raise ValueError(f"Expected one of the lessons {sorted(lessons)}, got {lesson!r}")
+    for each in lessons if lesson is None else [lesson]:
+        print(account(each, lessons[each]))
 
 
 def predict(question: str, options: Sequence[str], answer: int, because: str) -> None:

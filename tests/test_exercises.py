@@ -111,8 +111,7 @@ def test_wrong_answers_are_told_in_which_way(exercise, answer, hint):
 
 
 def test_an_error_in_the_students_function_reaches_the_student():
-    with pytest.raises(ZeroDivisionError):
-        grade("1.2", lambda mean, var, slope: 1 / 0)
+    assert "ZeroDivisionError: division by zero" in grade("1.2", lambda mean, var, slope: 1 / 0).sentence
 
 
 def test_check_prints_one_line(capsys):
@@ -155,3 +154,41 @@ def test_predict_can_be_read_without_a_kernel(asked):
 def test_predict_refuses_an_answer_that_is_no_option():
     with pytest.raises(ValueError, match="answer between 0 and 1, got 2"):
         predict("?", ["a", "b"], answer=2, because="")
+
+
+def stops(*given, **more):
+    return 1 / 0
+
+
+WRONG_KINDS = [
+    "a lot",
+    float("nan"),
+    -1e9,
+    [1.0, 2.0, 3.0],
+    {"answer": 1},
+    torch.zeros(2, 3),
+    stops,
+    lambda: 1.0,
+    lambda *given: None,
+    lambda *given: torch.zeros(7, 7),
+    lambda *given: "text",
+    lambda *given: float("nan"),
+]
+
+
+@pytest.mark.parametrize("exercise", sorted(GRADERS))
+@pytest.mark.parametrize("answer", WRONG_KINDS, ids=range(len(WRONG_KINDS)))
+def test_an_answer_of_the_wrong_kind_is_judged_in_a_sentence(exercise, answer):
+    """Whatever a student hands in: no traceback, never right, and more than a bare no."""
+    verdict = grade(exercise, answer, *GIVEN.get(exercise, ()))
+    assert verdict.state == WRONG
+    assert len(verdict.sentence.split()) > 4
+    assert verdict.sentence.endswith((".", "?"))
+
+
+def test_a_function_that_stops_says_in_which_line_of_the_student_s():
+    lines = "def answer(mean, var, slope):\n    half = var / 2\n    return half + undefined\n"
+    cell = {"__name__": "__main__"}
+    exec(compile(lines, "cell", "exec"), cell)
+    verdict = grade("1.2", cell["answer"])
+    assert "line 3 of its cell: NameError: name 'undefined' is not defined." in verdict.sentence

@@ -27,6 +27,7 @@ LEVELS = {
     "store": 1,
     "sweep": 2,
     "verdicts": 0,
+    "standing": 1,
     "graders": 0,
     "graders.explore": 3,
     "graders.losses": 2,
