@@ -77,6 +77,15 @@ def cache_folder() -> Path:
     data = PACKAGE.parent / "data"
     if (data / "digits.npz").exists() and os.access(data, os.W_OK):
         return data / "cache"
+    return own_folder()
+
+
+def own_folder() -> Path:
+    """A folder of the user's for what can be had again, named by the system's custom; it need not exist yet.
+
+    >>> own_folder().name
+    'gaussreg_lab'
+    """
     own = {"win32": "LOCALAPPDATA"}.get(sys.platform, "XDG_CACHE_HOME")
     return Path(os.environ.get(own) or Path.home() / ".cache") / COURSE
 

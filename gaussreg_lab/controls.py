@@ -1,7 +1,9 @@
 """The controls of a panel: ipywidgets with words on them, made to be moved by keyboard.
 
 Sliders have coarse steps, so that forty key presses cross them, and a readout with as many digits
-as tell two steps apart; an exact value can be typed into it.
+as tell two steps apart; an exact value can be typed into it. In JupyterLab arrow keys to the left and right
+move a slider, Space ticks a box and opens a list, Enter presses a button. (Arrow keys up and down
+are JupyterLab's own, but in an open list.)
 
 Lesson: notebooks/00_start_here.ipynb
 """
@@ -36,13 +38,15 @@ def slider(
         if low <= 0:
             raise ValueError(f"Expected low > 0 for a logarithmic slider, got {low} for {label!r}")
         low, high = math.log10(low), math.log10(high)
-        return widgets.FloatLogSlider(
-            value=value, min=low, max=high, step=(high - low) / steps, readout_format=".3g", **look
+        return _explained(
+            widgets.FloatLogSlider(
+                value=value, min=low, max=high, step=(high - low) / steps, readout_format=".3g", **look
+            )
         )
     step = (high - low) / steps
     digits = min(3, -Decimal(f"{step:.4g}").as_tuple().exponent)  # enough to tell two steps apart
-    return widgets.FloatSlider(
-        value, min=low, max=high, step=step, readout_format=f".{max(0, digits)}f", **look
+    return _explained(
+        widgets.FloatSlider(value, min=low, max=high, step=step, readout_format=f".{max(0, digits)}f", **look)
     )
 
 
@@ -54,8 +58,9 @@ def whole_slider(label: str, low: int, high: int, value: int) -> widgets.Widget:
     """
     if not low <= value <= high:
         raise ValueError(f"Expected low <= value <= high, got {low}, {value}, {high} for {label!r}")
-    return widgets.IntSlider(
-        value, low, high, description=label, style=WORDS_IN_FULL, layout=widgets.Layout(width="400px")
+    layout = widgets.Layout(width="400px")
+    return _explained(
+        widgets.IntSlider(value, low, high, description=label, style=WORDS_IN_FULL, layout=layout)
     )
 
 
@@ -77,6 +82,13 @@ def tick(label: str, value: bool = False) -> widgets.Widget:
     False
     """
     return widgets.Checkbox(value, description=label, indent=False, layout=widgets.Layout(width="auto"))
+
+
+def _explained(it: widgets.Widget) -> widgets.Widget:
+    """Under the mouse, the label in full; ipywidgets 8 would show the word null, 7 does this by itself."""
+    if it.has_trait("tooltip"):
+        it.tooltip = it.description
+    return it
 
 
 def live_view(widget: widgets.Widget) -> dict[str, object]:

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
+from gaussreg_lab.cache import own_folder
 from gaussreg_lab.downloads import read
 
 PACKAGE = Path(__file__).parent
@@ -68,8 +69,9 @@ def mnist(root: str | Path | None = None, download: bool = False, train_size: in
     """MNIST: 60,000 training and 10,000 test images of shape (1, 28, 28).
 
     root: folder that holds, or shall hold, torchvision's `MNIST` folder; by default the course's
-    own data folder. download: fetch what is missing, with a progress bar and a checksum. A
-    download that fails leaves what was there untouched, and the next one goes on where it ended.
+    own data folder in a clone, and ~/.cache/gaussreg_lab/data after installation from a wheel.
+    download: fetch what is missing, with a progress bar and a checksum. A download that fails
+    leaves what was there untouched, and the next one goes on where it ended.
     train_size: keep that many training images, equally many of each class, first come first.
 
     Raises FileNotFoundError where the data is missing and not to be downloaded, ConnectionError
@@ -181,9 +183,14 @@ def _rank_within_class(y: Tensor) -> Tensor:
 
 
 def _torchvision_split(kind: type, root: str | Path | None, download: bool, train_size: int | None) -> Split:
-    root = PACKAGE.parent / "data" if root is None else Path(root).expanduser()
+    root = _data_root() if root is None else Path(root).expanduser()
     train, test = (_as_images(dataset) for dataset in read(kind, root, download))
     return Split(train if train_size is None else _first_of_each_class(train, train_size), test)
+
+
+def _data_root() -> Path:
+    from_a_wheel = (PACKAGE / "data").is_dir()  # what it brought may be read-only, and goes with the next one
+    return own_folder() / "data" if from_a_wheel else PACKAGE.parent / "data"
 
 
 def _as_images(dataset) -> Images:

@@ -67,6 +67,7 @@ class Panel:
     """What `explore` returns: a picture with its controls, on the screen and from Python.
 
     widget: the ipywidgets box, to be put into other boxes. controls: the widgets by name.
+    figure: what it is drawn on.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Panel:
         presets: Mapping[str, Mapping[str, object]],
     ) -> None:
         _expect_same_names(draw, controls)
-        self.controls = controls
+        self.controls, self.figure = controls, figure
         self._draw = draw
         self._blitter = Blitter(figure)
         self._following = True
@@ -201,4 +202,6 @@ def _expect_same_names(draw: Callable, controls: Mapping[str, object]) -> None:
 
 def _as_error(error: Exception) -> str:
     lines = html.escape("".join(traceback.format_exception_only(type(error), error)).strip())
-    return f'<pre role="alert" style="color: #a00000; white-space: pre-wrap">{lines}</pre>'
+    # JupyterLab's own red is another one on its dark page
+    style = "color: var(--jp-error-color1, #a00000); white-space: pre-wrap"
+    return f'<pre role="alert" style="{style}">{lines}</pre>'

@@ -35,6 +35,11 @@ def test_a_whole_slider_refuses_a_value_outside():
         whole_slider("which digit", 0, 9, 10)
 
 
+@pytest.mark.parametrize("it", [slider("noise sigma", 0, 1, 0.5), whole_slider("which digit", 0, 9, 3)])
+def test_a_label_is_shown_in_full_under_the_mouse(it):
+    assert not it.has_trait("tooltip") or it.tooltip == it.description  # ipywidgets 7 has no such trait
+
+
 def test_a_choice_shows_words_and_gives_values():
     control = choice("network", {"plain": 1, "noisy": 2})
     assert control.value == 1

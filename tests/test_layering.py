@@ -23,6 +23,7 @@ LEVELS = {
     "layer_maps": 1,
     "records": 0,
     "cache": 0,
+    "course_folder": 0,
     "settings": 0,
     "store": 1,
     "sweep": 2,
@@ -62,6 +63,10 @@ LEVELS = {
     "panels": 10,
     "exercises": 11,
     "environment": 12,
+    "formulas": 0,
+    "flipbook": 11,
+    "pages": 12,
+    "handout": 13,
     "experiments": 0,
     "experiments.bench": 10,
     "experiments.noise": 11,
@@ -75,8 +80,8 @@ LEVELS = {
     "__init__": 13,
     "__main__": 13,
 }
-HEAVY = {"torchvision", "matplotlib", "ipywidgets", "IPython", "tqdm", "PIL", "jupyterlab"}
-WITH_PICTURES = {"blitting", "controls", "figures", "panels", "exercises", "environment"}
+HEAVY = {"torchvision", "matplotlib", "ipywidgets", "IPython", "tqdm", "PIL", "jupyterlab", "nbconvert"}
+WITH_PICTURES = {"blitting", "controls", "figures", "panels", "exercises", "environment", "flipbook", "pages"}
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
     for path in PACKAGE.rglob("*.py")

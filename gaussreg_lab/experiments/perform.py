@@ -24,7 +24,8 @@ from gaussreg_lab.experiments.bench import Bench
 from gaussreg_lab.experiments.catalogue import Study
 from gaussreg_lab.records import PACKAGE, recorded
 
-RESULTS = PACKAGE.parent / "data" / "results"
+FROM_A_WHEEL = (PACKAGE / "data").is_dir()  # then results go to the course laid out in the current folder
+RESULTS = (Path() if FROM_A_WHEEL else PACKAGE.parent) / "data" / "results"
 DEFAULT = "mnist"  # the size whose record bears the study's name alone
 
 
