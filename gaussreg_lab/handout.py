@@ -24,7 +24,9 @@ import nbformat
 
 from gaussreg_lab.pages import WIDGET, as_page, title_of
 
-COURSE = Path(__file__).parent.parent / "notebooks"
+PACKAGE = Path(__file__).parent
+FROM_A_WHEEL = PACKAGE / "course"
+COURSE = FROM_A_WHEEL if FROM_A_WHEEL.is_dir() else PACKAGE.parent / "notebooks"
 # which control of which panel is worth a flipbook, by lesson and the panel's name in it
 PANELS = {
     "00_start_here": {"panel": "sigma"},
@@ -59,13 +61,15 @@ def write_handout(folder: Path, course: Path = COURSE, still: bool = False) -> l
         page = folder / path.relative_to(course).with_suffix(".html")
         try:
             notebook = nbformat.read(path, as_version=4)
-            titles[path] = title_of(notebook)
             if not still and path.parent == course:
                 notebook = with_flipbooks(notebook, PANELS.get(path.stem, {}), path.parent)
             _replace(page, as_page(notebook, path.parent, repository))
         except Exception as error:  # whatever it is, the other lessons go on
             failed.append(f"{path.relative_to(course)}: {type(error).__name__}: {error}")
+            if page.exists():
+                titles[path] = path.stem  # the page before still stands
             continue
+        titles[path] = title_of(notebook)
         written.append(page)
         print(f"{page}  {page.stat().st_size / 1000:.0f} kB", flush=True)
     index = folder / "index.html"

@@ -15,6 +15,7 @@ import copy
 import io
 import re
 from pathlib import Path, PurePosixPath
+from posixpath import normpath
 
 import nbformat
 from nbconvert.exporters import TemplateExporter
@@ -28,6 +29,7 @@ from gaussreg_lab.flipbook import data_uri, still
 from gaussreg_lab.formulas import mathml
 
 TEMPLATES = Path(__file__).parent / "page_templates"
+START = "00_start_here.ipynb"  # in the folder of the lessons, wherever that is
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -97,9 +99,10 @@ def _address(url: str, folder: Path, repository: str) -> str:
         return f"{path.removesuffix('.ipynb')}.html" + (f"#{anchor}" if anchor else "")
     if not repository:
         return ""
-    root = next(it for it in (folder, *folder.parents) if (it / "pyproject.toml").exists())
-    inside = (folder / path).resolve().relative_to(root.resolve())
-    return f"{repository}/blob/main/{PurePosixPath(inside)}"
+    # the outermost: the solutions have a first lesson too
+    course = [folder, *(it for it in (folder, *folder.parents) if (it / START).exists())][-1]
+    inside = normpath(PurePosixPath("notebooks", folder.relative_to(course), path))
+    return f"{repository}/blob/main/{inside}"
 
 
 def _as_html(text: str, folder: Path, repository: str) -> str:
