@@ -31,6 +31,6 @@ def from_record(study, size: str, name: str, root: str | None = None) -> tuple[d
     def never(*_: object, **__: object) -> None:
         raise AssertionError("Expected every run to stand in the record")
 
-    bench = Bench(size, range(5), root, earlier=record["runs"], progress=False)
+    bench = Bench(size, range(record["about"].get("seeds", 5)), root, earlier=record["runs"], progress=False)
     bench._sweep = never
     return study(bench), bench.results

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from rerun import expect_equal, from_record
 
 from gaussreg_lab import methods as ways
 from gaussreg_lab.comparison import Protocol, judged, trained
@@ -10,6 +11,7 @@ from gaussreg_lab.experiments import compare as module
 from gaussreg_lab.experiments.bench import Bench, images_of
 from gaussreg_lab.experiments.compare import FACTORIES, GRID, SIZES, _setting, run
 from gaussreg_lab.models import lenet8
+from gaussreg_lab.records import recorded
 
 TINY = replace(SIZES["digits"], epochs=1, few=100, few_epochs=1, test_size=100)
 
@@ -48,3 +50,21 @@ def test_numbers_are_chosen_by_validation_images(monkeypatch):
     ]
     assert about["methods"]["second order"] == FACTORIES["second order"](*peaks["second order"]).words
     assert sum(part == "validation" for part, *_ in calls) == sum(map(len, GRID.values())) - 1
+
+
+def test_the_study_on_mnist_is_the_recorded_one(shared_data):
+    if not (shared_data / "MNIST").is_dir():
+        pytest.skip(f"needs MNIST in {shared_data}; set GAUSSREG_DATA to where it is")
+    about, results = from_record(module.compare, "mnist", "compare", str(shared_data))
+    assert results == recorded("compare")["runs"]
+    assert about["methods"] == recorded("compare")["about"]["methods"]
+
+
+def test_a_run_on_mnist_gives_the_recorded_numbers(shared_data):
+    if not (shared_data / "MNIST").is_dir():
+        pytest.skip(f"needs MNIST in {shared_data}; set GAUSSREG_DATA to where it is")
+    # equal to the last digit on the processor that made the record; another one rounds otherwise
+    words = recorded("compare")["about"]["methods"]["fresh noise"]
+    (numbers,) = (it for it in GRID["fresh noise"] if FACTORIES["fresh noise"](*it).words == words)
+    setting = _setting(SIZES["mnist"], "fresh noise", numbers)
+    expect_equal(run, setting, "compare", "fresh noise | seed 0", tolerance=0.05, root=str(shared_data))

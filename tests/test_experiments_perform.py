@@ -88,6 +88,19 @@ def test_more_seeds_cost_only_the_new_ones(tmp_path, monkeypatch):
     assert len(second["runs"]) == len(first["runs"]) + 4
 
 
+def test_what_was_imported_still_tells_its_origin_after_more_seeds(tmp_path, monkeypatch):
+    first = made(tmp_path)
+    (tmp_path / "flat_digits.json").unlink()
+    monkeypatch.setattr("gaussreg_lab.experiments.perform.recorded", {"elsewhere": first}.get)
+    from_elsewhere = replace(FLAT, records={"digits": "elsewhere"})
+    for seeds, new in ((3, 4), (4, 8)):
+        file = perform("flat", from_elsewhere, "digits", seeds, folder=tmp_path, progress=False)
+        record = json.loads(file.read_text())
+        assert len(record["runs"]) == len(first["runs"]) + new
+        told = {source["record"]: source["runs"] for source in record["about"]["imported"]}
+        assert told == {"elsewhere": len(first["runs"])} | ({"flat_digits": 4} if seeds == 4 else {})
+
+
 def test_a_study_that_is_recorded_already_leaves_its_record_alone(tmp_path):
     made(tmp_path)
     before = (tmp_path / "flat_digits.json").read_bytes()

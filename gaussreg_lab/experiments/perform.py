@@ -120,10 +120,13 @@ def _sources(study: Study, size: str, file: Path) -> dict[str, dict]:
 
 
 def _imported(bench: Bench, sources: dict[str, dict]) -> list[dict]:
-    """How many of the runs come from which record, and how that one was made."""
+    """How many of the runs come from which record, and how that one was made.
+
+    A record that has been added to holds what it imported itself: the first that has a run made it.
+    """
     told, seen = [], set()
-    for name, record in reversed(sources.items()):
-        keys = (bench.imported & record["runs"].keys()) - seen
+    for name, record in sources.items():
+        keys = {key for key in bench.imported - seen if record["runs"].get(key) == bench.results[key]}
         seen |= keys
         about = record["about"]
         if keys:
