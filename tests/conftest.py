@@ -34,8 +34,14 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def real_mnist(shared_data: Path) -> Split:
-    """All of MNIST, 220 MB, read once."""
+def mnist_root(shared_data: Path) -> str:
+    """The folder that holds MNIST, as torchvision and the studies take it."""
     if not (shared_data / "MNIST").is_dir():
         pytest.skip(f"needs MNIST in {shared_data}; set GAUSSREG_DATA to where it is")
-    return mnist(shared_data)
+    return str(shared_data)
+
+
+@pytest.fixture(scope="session")
+def real_mnist(mnist_root: str) -> Split:
+    """All of MNIST, 220 MB, read once."""
+    return mnist(mnist_root)

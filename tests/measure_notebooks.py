@@ -20,7 +20,7 @@ from pathlib import Path
 
 import nbformat
 import psutil
-from course import NOTEBOOKS, ROOT
+from course import NOTEBOOKS, ROOT, name_of
 from nbclient import NotebookClient
 
 RECORD = ROOT / "tests" / "benchmarks" / "notebooks.json"
@@ -127,11 +127,6 @@ def measure(path: Path) -> dict[str, float]:
         "file_kilobytes": size,
         **counts(notebook),
     }
-
-
-def name_of(path: Path) -> str:
-    """01_gaussian, or solutions/01_gaussian."""
-    return str(path.relative_to(ROOT / "notebooks").with_suffix(""))
 
 
 def table(record: dict[str, dict]) -> str:

@@ -52,19 +52,15 @@ def test_numbers_are_chosen_by_validation_images(monkeypatch):
     assert sum(part == "validation" for part, *_ in calls) == sum(map(len, GRID.values())) - 1
 
 
-def test_the_study_on_mnist_is_the_recorded_one(shared_data):
-    if not (shared_data / "MNIST").is_dir():
-        pytest.skip(f"needs MNIST in {shared_data}; set GAUSSREG_DATA to where it is")
-    about, results = from_record(module.compare, "mnist", "compare", str(shared_data))
+def test_the_study_on_mnist_is_the_recorded_one(mnist_root):
+    about, results = from_record(module.compare, "mnist", "compare", mnist_root)
     assert results == recorded("compare")["runs"]
     assert about["methods"] == recorded("compare")["about"]["methods"]
 
 
-def test_a_run_on_mnist_gives_the_recorded_numbers(shared_data):
-    if not (shared_data / "MNIST").is_dir():
-        pytest.skip(f"needs MNIST in {shared_data}; set GAUSSREG_DATA to where it is")
+def test_a_run_on_mnist_gives_the_recorded_numbers(mnist_root):
     # equal to the last digit on the processor that made the record; another one rounds otherwise
     words = recorded("compare")["about"]["methods"]["fresh noise"]
     (numbers,) = (it for it in GRID["fresh noise"] if FACTORIES["fresh noise"](*it).words == words)
     setting = _setting(SIZES["mnist"], "fresh noise", numbers)
-    expect_equal(run, setting, "compare", "fresh noise | seed 0", tolerance=0.05, root=str(shared_data))
+    expect_equal(run, setting, "compare", "fresh noise | seed 0", tolerance=0.05, root=mnist_root)

@@ -16,11 +16,9 @@ def test_the_study_is_the_recorded_one():
     assert {name: about[name] for name in shared} == {name: record["about"][name] for name in shared}
 
 
-def test_the_study_on_mnist_is_the_recorded_one(shared_data):
-    if not (shared_data / "MNIST").is_dir():
-        pytest.skip(f"needs MNIST in {shared_data}; set GAUSSREG_DATA to where it is")
+def test_the_study_on_mnist_is_the_recorded_one(mnist_root):
     assert (
-        from_record(small_data, "mnist", "gradients_mnist", str(shared_data))[1]
+        from_record(small_data, "mnist", "gradients_mnist", mnist_root)[1]
         == (recorded("gradients_mnist")["runs"])
     )
 
@@ -33,11 +31,9 @@ def test_a_run_gives_the_recorded_numbers(method):
     expect_equal(run, _setting(SIZES["digits"], 200, method, weight), "gradients_digits", key, tolerance=0.03)
 
 
-def test_a_run_on_mnist_gives_the_recorded_numbers(shared_data):
-    if not (shared_data / "MNIST").is_dir():
-        pytest.skip(f"needs MNIST in {shared_data}; set GAUSSREG_DATA to where it is")
+def test_a_run_on_mnist_gives_the_recorded_numbers(mnist_root):
     setting = _setting(SIZES["mnist"], 200, "plain", 0.0)
-    expect_equal(run, setting, "gradients_mnist", "plain, 200 images | seed 0", 0.03, str(shared_data))
+    expect_equal(run, setting, "gradients_mnist", "plain, 200 images | seed 0", 0.03, mnist_root)
 
 
 def test_what_is_chosen_by_is_never_trained_on():

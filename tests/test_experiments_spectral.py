@@ -17,10 +17,8 @@ def test_the_study_is_the_recorded_one():
         assert about[name] == record["about"][name]
 
 
-def test_the_study_on_mnist_is_the_recorded_one(shared_data):
-    if not (shared_data / "MNIST").is_dir():
-        pytest.skip(f"needs MNIST in {shared_data}; set GAUSSREG_DATA to where it is")
-    about, results = from_record(spectral, "mnist", "attacks_mnist", str(shared_data))
+def test_the_study_on_mnist_is_the_recorded_one(mnist_root):
+    about, results = from_record(spectral, "mnist", "attacks_mnist", mnist_root)
     assert results == recorded("attacks_mnist")["runs"]
     assert about["gamma"] == recorded("attacks_mnist")["about"]["gamma"]
 

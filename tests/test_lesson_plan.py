@@ -105,19 +105,12 @@ def swapped(source: str, number: str, root) -> str:
     return source
 
 
-@pytest.fixture
-def mnist_folder(shared_data):
-    if not (shared_data / "MNIST").is_dir():
-        pytest.skip(f"needs MNIST in {shared_data}; set GAUSSREG_DATA to where it is")
-    return shared_data
-
-
-def test_lesson_00_runs_on_mnist(mnist_folder):
+def test_lesson_00_runs_on_mnist(mnist_root):
     notebook = nbformat.read(lesson_of("00"), as_version=4)
     few = "; test = lab.Images(test.x[:200], test.y[:200])"
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.source = swapped(cell.source, "00", mnist_folder).replace("epochs=40", "epochs=6")
+            cell.source = swapped(cell.source, "00", mnist_root).replace("epochs=40", "epochs=6")
             cell.source = cell.source.replace("train_size=1500)", f"train_size=1500){few}")
     resources = {"metadata": {"path": str(ROOT / "notebooks")}}
     done = NotebookClient(notebook, timeout=300, resources=resources).execute()
@@ -125,18 +118,18 @@ def test_lesson_00_runs_on_mnist(mnist_folder):
     assert "training: (1500, 1, 28, 28)" in printed
 
 
-def test_the_sweep_of_lesson_08_runs_on_mnist(mnist_folder):
+def test_the_sweep_of_lesson_08_runs_on_mnist(mnist_root):
     (source,) = (it.source for it in cells(lesson_of("08"), "code") if "def train_and_judge" in it.source)
     names = {}
-    exec(swapped(source, "08", mnist_folder).replace("epochs=10", "epochs=2"), names)
+    exec(swapped(source, "08", mnist_root).replace("epochs=10", "epochs=2"), names)
     result = names["train_and_judge"](sigma=0.25, method="noise", seed=0)
     assert 0.7 < result["clean"] < 1  # by chance it would be 0.1
 
 
-def test_the_table_of_lesson_07_is_made_for_mnist(mnist_folder, tmp_path, monkeypatch):
+def test_the_table_of_lesson_07_is_made_for_mnist(mnist_root, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path)
     (block,) = re.findall(r"```python\n(.+?)```", PAGE, re.S)
-    block = block.replace("FOLDER", str(mnist_folder)).replace("1000", "200")
+    block = block.replace("FOLDER", str(mnist_root)).replace("1000", "200")
     block = block.replace("methods=few", "seeds=(0,), methods=few, progress=False")
     records = []
     exec(block, {"lab": lab, "table": records.append})

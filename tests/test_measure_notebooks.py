@@ -135,6 +135,7 @@ def a_course(tmp_path, monkeypatch):
     seconds = iter([3.0, 3.0, 30.0])
     monkeypatch.setattr(measure_notebooks, "measure", lambda path: {"seconds": next(seconds), **row})
     monkeypatch.setattr(measure_notebooks, "ROOT", tmp_path)
+    monkeypatch.setattr("course.ROOT", tmp_path)
     monkeypatch.setattr(measure_notebooks, "NOTEBOOKS", paths)
     monkeypatch.setattr(measure_notebooks, "RECORD", tmp_path / "tests" / "benchmarks" / "notebooks.json")
     monkeypatch.setattr(measure_notebooks, "README", tmp_path / "tests" / "benchmarks" / "README.md")

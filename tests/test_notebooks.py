@@ -11,13 +11,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from course import LESSONS, NOTEBOOKS, ROOT
+from course import LESSONS, NOTEBOOKS, ROOT, name_of
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-
-
-def name_of(path: Path) -> str:
-    return str(path.relative_to(ROOT / "notebooks").with_suffix(""))
 
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
