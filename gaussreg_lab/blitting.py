@@ -3,23 +3,23 @@
 Drawing a matplotlib figure takes some 40 ms, and nearly all of it goes into what never moves:
 axes, ticks, labels, grid. So the picture is drawn once without its moving artists, kept as
 pixels, and each frame restores these pixels and draws the moving artists over them ("blitting").
-What is left is the PNG: quick at compression level 1.
+A legend lies above what moves and takes as long as all of it, so it is kept as pixels, too.
 
 No pyplot: a Figure with an Agg canvas of its own leaves no global state and no open figure.
 
 Lesson: none of its own; every panel stands on it.
 """
 
-import io
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
+
+from gaussreg_lab.png import encoded
 
 T = TypeVar("T")
 
@@ -45,6 +45,7 @@ class Blitter:
         self._moving: list[Artist] = []
         self._still_look: tuple | None = None
         self._background = None
+        self._legends: list[Sheet] = []
 
     def draw(self, draw: Callable[[], T]) -> T:
         """Replace the moving artists by those that draw() adds, and return what it returns.
@@ -71,31 +72,59 @@ class Blitter:
             self._draw_background()
             self._still_look = look
         self._canvas.restore_region(self._background)
-        for artist in sorted([*self._moving, *self._frames()], key=Artist.get_zorder):
+        for artist in sorted([*self._moving, *_spines(self.figure)], key=Artist.get_zorder):
             artist.axes.draw_artist(artist)
-        pixels = io.BytesIO()
-        Image.fromarray(np.asarray(self._canvas.buffer_rgba())).convert("RGB").save(
-            pixels, "PNG", compress_level=1
-        )
-        return pixels.getvalue()
+        pixels = np.asarray(self._canvas.buffer_rgba())
+        for legend in self._legends:
+            legend.lay_over(pixels)
+        return encoded(pixels)
 
     def _draw_background(self) -> None:
         if self._background is None:
             self._canvas.draw()  # lets a layout engine place everything, moving artists included
             self.figure.set_layout_engine("none")
-        for artist in [*self._moving, *self._frames()]:
+        legends = _legends(self.figure)
+        for artist in [*self._moving, *_spines(self.figure), *legends]:
             artist.set_animated(True)  # leaves it out of the next draw
+        self._legends = [self._drawn_alone(legend) for legend in legends]
         self._canvas.draw()
         self._background = self._canvas.copy_from_bbox(self.figure.bbox)
 
-    def _frames(self) -> list[Artist]:
-        """What stands still but lies above moving artists: spines and legends."""
-        return [
-            artist
-            for ax in self.figure.axes
-            for artist in (*ax.spines.values(), ax.get_legend())
-            if artist is not None and artist.get_visible()
-        ]
+    def _drawn_alone(self, artist: Artist) -> "Sheet":
+        renderer = self._canvas.get_renderer()
+        renderer.clear()  # to nothing, which lets all of the paper through
+        artist.draw(renderer)
+        pixels = np.asarray(renderer.buffer_rgba())
+        place = tuple(_extent(pixels[..., 3].any(axis=axis)) for axis in (1, 0))
+        return Sheet(place, pixels[place].astype(float))
+
+
+class Sheet(NamedTuple):
+    """Pixels with their opacity, and where in the picture they lie."""
+
+    place: tuple[slice, slice]
+    rgba: np.ndarray
+
+    def lay_over(self, picture: np.ndarray) -> None:
+        """Change opaque pixels of shape (height, width, 4) to those seen through the sheet."""
+        below, opacity = picture[self.place], self.rgba[..., 3:] / 255
+        below[..., :3] = np.rint(opacity * self.rgba[..., :3] + (1 - opacity) * below[..., :3])
+
+
+def _extent(inked: np.ndarray) -> slice:
+    """From the first row or column with ink on it to the last."""
+    places = np.flatnonzero(inked)
+    return slice(places.min(initial=len(inked)), places.max(initial=-1) + 1)
+
+
+def _spines(figure: Figure) -> list[Artist]:
+    """The frames of the axes, which stand still but lie above moving artists."""
+    return [spine for ax in figure.axes for spine in ax.spines.values() if spine.get_visible()]
+
+
+def _legends(figure: Figure) -> list[Artist]:
+    legends = (ax.get_legend() for ax in figure.axes)
+    return [legend for legend in legends if legend is not None and legend.get_visible()]
 
 
 def _still_look(ax: Axes) -> tuple:

@@ -105,3 +105,31 @@ def test_no_pyplot_figure_is_left_open(scene):
     figure, left, right = scene
     Blitter(figure).draw(lambda: draw_at(left, right, 0.5))
     assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("opacity", [0.0, 0.5, 1.0])
+def test_what_moves_shines_through_a_legend_as_in_a_full_drawing(scene, opacity):
+    figure, left, right = scene
+    left.legend(loc="center", framealpha=opacity, facecolor="yellow")
+    blitter = Blitter(figure)
+    blitter.draw(lambda: draw_at(left, right, 0.2))
+    blitter.png()
+    blitter.draw(lambda: left.fill_between([0, 1], 0.3, 0.52, color="blue"))  # a part of the legend's ground
+    frame = pixels(blitter.png())
+    for artist in (*figure.axes[0].get_children(), left.get_legend()):
+        artist.set_animated(False)
+    left.collections[0].set_zorder(4.9)  # where it would be, were its frame not drawn before the legend
+    FigureCanvasAgg(figure).draw()
+    full = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
+    box = left.get_legend().get_window_extent().padded(-2)
+    inside = np.s_[200 - int(box.y1) : 200 - int(box.y0), int(box.x0) : int(box.x1)]
+    assert len(np.unique(full[inside].reshape(-1, 3), axis=0)) > 10  # letters, line, ground, and blue
+    np.testing.assert_allclose(frame[inside], full[inside], atol=4)
+
+
+def test_an_empty_legend_does_no_harm(scene):
+    figure, left, right = scene
+    right.legend([], [], frameon=False)
+    blitter = Blitter(figure)
+    blitter.draw(lambda: draw_at(left, right, 0.2))
+    assert pixels(blitter.png()).shape == (200, 400, 3)

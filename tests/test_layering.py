@@ -57,6 +57,7 @@ LEVELS = {
     "robustness": 9,
     "methods": 9,
     "comparison": 10,
+    "png": 0,
     "blitting": 9,
     "controls": 9,
     "figures": 9,
