@@ -21,6 +21,19 @@ def test_the_study_is_the_recorded_one():
     assert about["trace weight"] == 4.0
 
 
+def test_the_grid_on_mnist_is_the_recorded_one(mnist_root):
+    about, results = from_record(noise, "grid", "noise_grid", mnist_root)
+    assert results == recorded("noise_grid")["runs"]
+    assert about["test images"] == 2000
+    assert "trace weight" not in about  # chosen where methods are compared
+
+
+def test_a_run_of_the_grid_gives_the_recorded_numbers(mnist_root):
+    setting = _setting(SIZES["grid"], "paper", alpha=1.0, sigma=0.5, why="grid")
+    key = "paper, alpha 1, sigma 0.5 | seed 0"
+    expect_equal(run, setting, "noise_grid", key, tolerance=0.03, root=mnist_root)
+
+
 @pytest.mark.parametrize(
     ("key", "setting"),
     [

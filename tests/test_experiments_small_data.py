@@ -17,10 +17,7 @@ def test_the_study_is_the_recorded_one():
 
 
 def test_the_study_on_mnist_is_the_recorded_one(mnist_root):
-    assert (
-        from_record(small_data, "mnist", "gradients_mnist", mnist_root)[1]
-        == (recorded("gradients_mnist")["runs"])
-    )
+    assert from_record(small_data, "mnist", "small_data", mnist_root)[1] == recorded("small_data")["runs"]
 
 
 @pytest.mark.parametrize("method", ["dropout", "SpectReg"])

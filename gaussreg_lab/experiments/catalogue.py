@@ -35,7 +35,7 @@ STUDIES = {
         noise,
         "training for noisy images, sampled and in closed form: is the paper's loss worth 3 to 21 folds?",
         seeds=5,
-        minutes={"digits": 25, "mnist": 80, "full": None},
+        minutes={"digits": 25, "mnist": 80, "grid": 130, "full": None},
         records={"digits": "noise_digits", "mnist": "noise_mnist"},
     ),
     "small_data": Study(

@@ -60,7 +60,7 @@ class Size:
 
 SIZES = {
     "digits": Size("digits", None, (200, 500, 1000), held_out=400),
-    "mnist": Size("mnist", 5_000, (200, 500, 2000), held_out=2000),
+    "mnist": Size("mnist", 5_000, (200, 500, 1000, 2000), held_out=2000),
     "full": Size("mnist", None, (500, 1000, 2000, 5000, 20_000), held_out=10_000, steps=10_000),
 }
 
