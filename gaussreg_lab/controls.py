@@ -15,6 +15,7 @@ from decimal import Decimal
 import ipywidgets as widgets
 
 STEPS = 40  # from one end of a slider to the other
+WIDGET = "application/vnd.jupyter.widget-view+json"  # what a live page shows as a widget
 WORDS_IN_FULL = {"description_width": "initial"}
 
 
@@ -94,7 +95,7 @@ def _explained(it: widgets.Widget) -> widgets.Widget:
 def live_view(widget: widgets.Widget) -> dict[str, object]:
     """The part of a display bundle that a live notebook shows as this widget."""
     view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-    return {"application/vnd.jupyter.widget-view+json": view}
+    return {WIDGET: view}
 
 
 def expect_in_range(name: str, value: object, control: widgets.Widget) -> None:

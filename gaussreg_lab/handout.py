@@ -22,7 +22,8 @@ from pathlib import Path
 
 import nbformat
 
-from gaussreg_lab.pages import WIDGET, as_page, title_of
+from gaussreg_lab.controls import WIDGET
+from gaussreg_lab.pages import as_page, title_of
 
 PACKAGE = Path(__file__).parent
 FROM_A_WHEEL = PACKAGE / "course"

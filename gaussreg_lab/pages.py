@@ -24,13 +24,13 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
 from pygments.formatters import HtmlFormatter
 
+from gaussreg_lab.controls import WIDGET
 from gaussreg_lab.figures import SCREEN_DPI, STYLE
 from gaussreg_lab.flipbook import data_uri, still
 from gaussreg_lab.formulas import mathml
 
 TEMPLATES = Path(__file__).parent / "page_templates"
 START = "00_start_here.ipynb"  # in the folder of the lessons, wherever that is
-WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def as_page(notebook: nbformat.NotebookNode, folder: Path, repository: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+WIDGET = "application/vnd.jupyter.widget-view+json"  # the kind of output that is live
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(
     path for path in (ROOT / "notebooks").rglob("[0-9]*.ipynb") if ".ipynb_checkpoints" not in path.parts

@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from course import WIDGET
+
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
     "--no-sandbox",
@@ -41,7 +43,6 @@ CELLS = f"""({NOTEBOOK}).content.widgets.map((c, index) => ({{c, index}})).filte
         kinds: c.model.outputs.toJSON().flatMap(o => Object.keys(o.data || {{}})),
         errors: c.model.outputs.toJSON().filter(o => o.output_type === 'error').map(o => o.evalue),
     }}))"""
-WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import nbformat
 import psutil
-from course import NOTEBOOKS, ROOT, name_of
+from course import NOTEBOOKS, ROOT, WIDGET, name_of
 from nbclient import NotebookClient
 
 RECORD = ROOT / "tests" / "benchmarks" / "notebooks.json"
@@ -29,7 +29,6 @@ BEGIN, END = "<!-- table: written by measure_notebooks.py -->", "<!-- end of not
 COLUMNS = ("seconds", "megabytes", "file_kilobytes", "panels", "figures", "exercises")
 HEADER = re.compile(r"(\*Time\*: \d+ minutes, of which the computer needs )([^.,]+)")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-VIEW = "application/vnd.jupyter.widget-view+json"
 EVERY = 0.2  # seconds between two looks at the memory
 
 
@@ -53,7 +52,7 @@ def counts(notebook: nbformat.NotebookNode) -> dict[str, int]:
     """How many panels, figures that stand still, and exercises a notebook has."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     shown = [output.get("data", {}) for cell in cells for output in cell.outputs]
-    pictures = [VIEW in data for data in shown if "image/png" in data]
+    pictures = [WIDGET in data for data in shown if "image/png" in data]
     exercises = re.findall(r'lab\.check\("([\d.]+)"', "\n".join(cell.source for cell in cells))
     return {"panels": sum(pictures), "figures": len(pictures) - sum(pictures), "exercises": len(exercises)}
 

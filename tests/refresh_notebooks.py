@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import nbformat
-from course import NOTEBOOKS
+from course import NOTEBOOKS, WIDGET
 from nbclient import NotebookClient
 from PIL import Image
 
@@ -45,7 +45,7 @@ def canonical(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             data = output.get("data", {})
             if "image/png" in data:
                 data["image/png"] = with_palette(data["image/png"])
-            view = data.get("application/vnd.jupyter.widget-view+json")
+            view = data.get(WIDGET)
             if view:
                 view["model_id"] = f"cell-{number:02d}"  # a new one is made at each run
     return notebook

@@ -8,12 +8,11 @@ import re
 from pathlib import Path
 
 import pytest
-from course import LESSONS, NOTEBOOKS, ROOT
+from course import LESSONS, NOTEBOOKS, ROOT, WIDGET
 from lab_in_browser import (
     CHROMIUM,
     PATIENCE,
     START,
-    WIDGET,
     LabPage,
     LivePanel,
     chromium,

@@ -11,10 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from course import LESSONS, NOTEBOOKS, ROOT, name_of
-
-WIDGET = "application/vnd.jupyter.widget-view+json"
-
+from course import LESSONS, NOTEBOOKS, ROOT, WIDGET, name_of
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
 every_lesson = pytest.mark.parametrize("path", LESSONS, ids=name_of)

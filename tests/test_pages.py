@@ -9,9 +9,9 @@ from pathlib import Path
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
-from course import NOTEBOOKS, ROOT
+from course import NOTEBOOKS, ROOT, WIDGET
 
-from gaussreg_lab.pages import WIDGET, as_page, title_of
+from gaussreg_lab.pages import as_page, title_of
 
 REPOSITORY = "https://github.com/someone/course"
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: f"{p.parent.name}-{p.stem}")

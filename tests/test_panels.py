@@ -7,6 +7,7 @@ import json
 import ipywidgets as widgets
 import numpy as np
 import pytest
+from course import WIDGET
 from IPython.testing.globalipapp import start_ipython
 from IPython.utils.capture import capture_output
 from matplotlib.figure import Figure
@@ -199,7 +200,7 @@ def test_one_output_serves_a_live_page_a_dead_page_and_a_text_reader(panel):
     with capture_output() as captured:
         panel._ipython_display_()
     (bundle,) = (output.data for output in captured.outputs)
-    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.widget.model_id
+    assert bundle[WIDGET]["model_id"] == panel.widget.model_id
     assert bundle["text/plain"] == panel.summary()
     json.dumps(bundle)  # the picture as base64, not as bytes
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))))
