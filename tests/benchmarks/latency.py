@@ -26,6 +26,7 @@ sys.path.insert(0, str(HERE.parent))
 from course import LESSONS  # noqa: E402
 from lab_in_browser import LabPage, chromium, inwards, served_lab  # noqa: E402
 
+RECORD, README = HERE / "latency.json", HERE / "README.md"
 PRESSES, QUICK = 30, 50
 BEGIN, END = "<!-- table: written by latency.py -->", "<!-- end of latency -->"
 
@@ -144,9 +145,16 @@ def table(results: dict) -> str:
     return "\n".join(lines)
 
 
+def store(results: dict) -> None:
+    """Write record and table, the lessons in their order."""
+    kept = {path.stem: results[path.stem] for path in LESSONS if path.stem in results}
+    RECORD.write_text(json.dumps(kept, indent=1) + "\n")
+    head, rest = README.read_text().split(BEGIN)
+    README.write_text(f"{head}{BEGIN}\n{table(kept)}\n{END}{rest.split(END)[1]}")
+
+
 def main(words: list[str]) -> None:
-    file, readme = HERE / "latency.json", HERE / "README.md"
-    results = json.loads(file.read_text()) if file.exists() else {}
+    results = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     lessons = [path for path in LESSONS if not words or path.name[:2] in words]
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
@@ -160,11 +168,8 @@ def main(words: list[str]) -> None:
                 frames = {"painted": len(full), "empty": full.count(False)}
                 results[path.stem] = {"panel": moved, "floor": floor(lab), "frames": frames}
                 print(path.stem, json.dumps(results[path.stem]), flush=True)
+                store(results)  # each at once: what was measured is kept, whatever comes next
                 lab.close()
-    kept = {path.stem: results[path.stem] for path in LESSONS if path.stem in results}
-    file.write_text(json.dumps(kept, indent=1) + "\n")
-    head, rest = readme.read_text().split(BEGIN)
-    readme.write_text(f"{head}{BEGIN}\n{table(kept)}\n{END}{rest.split(END)[1]}")
 
 
 if __name__ == "__main__":
