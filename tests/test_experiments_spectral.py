@@ -23,6 +23,19 @@ def test_the_study_on_mnist_is_the_recorded_one(mnist_root):
     assert about["gamma"] == recorded("attacks_mnist")["about"]["gamma"]
 
 
+def test_the_study_of_the_convolutional_network_is_the_recorded_one(mnist_root):
+    about, results = from_record(spectral, "convnet", "spectral_convnet", mnist_root)
+    record = recorded("spectral_convnet")
+    assert results == record["runs"]
+    assert about["chosen caps"] == record["about"]["chosen caps"]
+    assert about["training images"] == 1000
+
+
+def test_a_run_of_the_convolutional_network_gives_the_recorded_numbers(mnist_root):
+    setting = _setting(SIZES["convnet"], "FGM", None)
+    expect_equal(run, setting, "spectral_convnet", "FGM | seed 0", tolerance=0.03, root=mnist_root)
+
+
 def test_a_run_gives_the_recorded_numbers():
     # equal to the last digit on the processor that made the record; another one rounds otherwise
     setting = _setting(SIZES["digits"], "ERM", None)

@@ -49,7 +49,7 @@ STUDIES = {
         spectral,
         "adversarial training: do caps on the layers' norms close its gap?",
         seeds=5,
-        minutes={"digits": 8, "mnist": 45, "convnet": None, "full": None},
+        minutes={"digits": 8, "mnist": 45, "convnet": 105, "full": None},
         records={"digits": "attacks_digits", "mnist": "attacks_mnist"},
     ),
     "flat": Study(
