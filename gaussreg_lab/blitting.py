@@ -96,19 +96,21 @@ class Blitter:
         artist.draw(renderer)
         pixels = np.asarray(renderer.buffer_rgba())
         place = tuple(_extent(pixels[..., 3].any(axis=axis)) for axis in (1, 0))
-        return Sheet(place, pixels[place].astype(float))
+        opacity = pixels[place][..., 3:] / 255
+        return Sheet(place, opacity * pixels[place][..., :3], 1 - opacity)
 
 
 class Sheet(NamedTuple):
-    """Pixels with their opacity, and where in the picture they lie."""
+    """Where in a picture it lies, the RGB of its own ink, and the share that it lets through."""
 
     place: tuple[slice, slice]
-    rgba: np.ndarray
+    ink: np.ndarray
+    clear: np.ndarray
 
     def lay_over(self, picture: np.ndarray) -> None:
         """Change opaque pixels of shape (height, width, 4) to those seen through the sheet."""
-        below, opacity = picture[self.place], self.rgba[..., 3:] / 255
-        below[..., :3] = np.rint(opacity * self.rgba[..., :3] + (1 - opacity) * below[..., :3])
+        below = picture[self.place][..., :3]
+        below[...] = np.rint(self.ink + self.clear * below)
 
 
 def _extent(inked: np.ndarray) -> slice:

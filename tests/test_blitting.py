@@ -116,9 +116,9 @@ def test_what_moves_shines_through_a_legend_as_in_a_full_drawing(scene, opacity)
     blitter.png()
     blitter.draw(lambda: left.fill_between([0, 1], 0.3, 0.52, color="blue"))  # a part of the legend's ground
     frame = pixels(blitter.png())
-    for artist in (*figure.axes[0].get_children(), left.get_legend()):
+    for artist in left.get_children():
         artist.set_animated(False)
-    left.collections[0].set_zorder(4.9)  # where it would be, were its frame not drawn before the legend
+    left.collections[0].set_zorder(4.9)  # a frame has it over all that stands still, under the legend
     FigureCanvasAgg(figure).draw()
     full = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
     box = left.get_legend().get_window_extent().padded(-2)
