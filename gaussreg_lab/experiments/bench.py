@@ -27,10 +27,12 @@ from torch import nn
 
 from gaussreg_lab.datasets import Images, Split, batches, cifar10, digits, mnist
 from gaussreg_lab.losses import Loss
+from gaussreg_lab.models import lenet
 from gaussreg_lab.records import SEED
 from gaussreg_lab.sweep import sweep
 from gaussreg_lab.training import fit
 
+small_lenet = partial(lenet, channels=(6, 16), hidden=84)  # of the widths of Varga et al. (2017)
 CIFAR_SUBSET = "cifar10-12k.npz"  # arrays x_train, y_train, x_test, y_test; x uint8 (count, 32, 32, 3)
 
 

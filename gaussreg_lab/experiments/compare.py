@@ -28,6 +28,7 @@ from gaussreg_lab.experiments.bench import (
     images_of,
     on,
     part_of,
+    small_lenet,
     train_with,
 )
 from gaussreg_lab.models import lenet, lenet8
@@ -67,7 +68,7 @@ GRID: dict[str, list[tuple[float, ...]]] = {
 }
 NETWORKS: dict[str, Callable[..., nn.Sequential]] = {
     "lenet8": lenet8,
-    "small lenet": partial(lenet, channels=(6, 16), hidden=84),
+    "small lenet": small_lenet,
     "lenet": lenet,
 }
 

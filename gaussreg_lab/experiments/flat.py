@@ -32,10 +32,11 @@ from gaussreg_lab.experiments.bench import (
     on,
     part_of,
     shuffled,
+    small_lenet,
     train_with,
 )
 from gaussreg_lab.losses import cross_entropy
-from gaussreg_lab.models import Normalize, lenet, mlp
+from gaussreg_lab.models import Normalize, mlp
 from gaussreg_lab.perturbation import AMP
 from gaussreg_lab.robustness import accuracy
 from gaussreg_lab.sharpness import sharpness
@@ -66,7 +67,7 @@ def colour_lenet(seed: int = 0) -> nn.Sequential:
 
 NETWORKS = {
     "digits": partial(mlp, (64, 128, 10)),
-    "mnist": partial(lenet, channels=(6, 16), hidden=84),
+    "mnist": small_lenet,
     "cifar10": colour_lenet,
 }
 TO_THE_SURFACE = 1e6  # an inner_lr with which every jolt is as long as its ball is wide: SAM

@@ -24,7 +24,17 @@ import torch
 from torch import nn
 
 from gaussreg_lab.datasets import Images
-from gaussreg_lab.experiments.bench import Bench, best, data_of, digest, generator, on, part_of, train_with
+from gaussreg_lab.experiments.bench import (
+    Bench,
+    best,
+    data_of,
+    digest,
+    generator,
+    on,
+    part_of,
+    small_lenet,
+    train_with,
+)
 from gaussreg_lab.losses import Loss, NoisyLoss, cross_entropy, weighted_sum
 from gaussreg_lab.models import lenet, lenet8
 from gaussreg_lab.moment_losses import AnalyticalMomentLoss, SecondOrderLoss
@@ -39,7 +49,7 @@ HELD_OUT = 5  # every fifth training image is held out while the weight is chose
 NETWORKS = {
     "lenet8": lenet8,
     "lenet": lenet,
-    "small lenet": partial(lenet, channels=(6, 16), hidden=84),
+    "small lenet": small_lenet,
     "the paper's lenet": partial(lenet, channels=(32, 64), hidden=1024, pool=nn.MaxPool2d),
 }
 

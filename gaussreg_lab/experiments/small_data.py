@@ -9,7 +9,6 @@ Lesson: notebooks/04_gradients.ipynb
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import nn
@@ -24,11 +23,12 @@ from gaussreg_lab.experiments.bench import (
     on,
     part_of,
     shuffled,
+    small_lenet,
     train_with,
 )
 from gaussreg_lab.gradients import DataGrad, FrobReg, JacReg, Penalized, SpectReg
 from gaussreg_lab.losses import Loss, cross_entropy
-from gaussreg_lab.models import lenet, lenet8
+from gaussreg_lab.models import lenet8
 from gaussreg_lab.robustness import accuracy, accuracy_under_noise
 
 BATCH, RATE = 50, 0.001
@@ -43,7 +43,7 @@ WEIGHTS = {
 }
 NETWORKS = {
     "digits": lenet8,
-    "mnist": partial(lenet, channels=(6, 16), hidden=84),  # as the authors' network
+    "mnist": small_lenet,
 }
 
 

@@ -21,10 +21,19 @@ from torch import nn
 
 from gaussreg_lab.attacks import AdversarialLoss, Attack, fgm, pgm, wrm
 from gaussreg_lab.datasets import Images
-from gaussreg_lab.experiments.bench import Bench, best, data_of, digest, images_of, on, train_with
+from gaussreg_lab.experiments.bench import (
+    Bench,
+    best,
+    data_of,
+    digest,
+    images_of,
+    on,
+    small_lenet,
+    train_with,
+)
 from gaussreg_lab.lipschitz import lipschitz_bound
 from gaussreg_lab.losses import cross_entropy
-from gaussreg_lab.models import lenet, mlp
+from gaussreg_lab.models import mlp
 from gaussreg_lab.records import SEED
 from gaussreg_lab.robustness import accuracy
 from gaussreg_lab.spectral import cap_network
@@ -35,7 +44,7 @@ BOUNDS = (1.0, 2.0, 4.0)
 NETWORKS: dict[str, Callable[..., nn.Sequential]] = {
     "mlp 64-512-10": partial(mlp, (64, 512, 10)),
     "mlp 784-512-10": partial(mlp, (784, 512, 10)),
-    "small lenet": partial(lenet, channels=(6, 16), hidden=84),
+    "small lenet": small_lenet,
 }
 
 
@@ -113,11 +122,11 @@ def run(
     network: str,
     times: float,
     steps: int,
+    batch: int,
     way: str,
     bound: float | None,
     part: str,
     seed: int,
-    batch: int = 128,
     root: str | None = None,
     device: str = "cpu",
 ) -> dict:
