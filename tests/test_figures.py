@@ -1,11 +1,14 @@
 """Figures draw on the given axes, in the course's style, and leave nothing open."""
 
+from itertools import product
+
 import matplotlib
 import numpy as np
 import pytest
 import torch
 from IPython.testing.globalipapp import start_ipython
 from IPython.utils.capture import capture_output
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from gaussreg_lab import figures
 
@@ -71,9 +74,39 @@ def test_dots_stand_in_their_rows_from_the_top_down():
 def test_a_picture_shows_noise_beyond_paper_and_ink():
     _, (ax,) = figures.new_figure()
     figures.picture(figures.frame(ax, "digit"), torch.tensor([[[-0.4, 1.4], [0.0, 1.0]]]))
-    shades = ax.images[0].to_rgba(ax.images[0].get_array())[..., 0]
+    (mesh,) = ax.collections
+    shades = mesh.to_rgba(mesh.get_array())[..., 0]
     assert len(np.unique(shades)) == 4  # none of the four is cut off to another
     assert shades[0, 0] > shades[1, 0] > shades[1, 1] > shades[0, 1]  # larger is darker
+
+
+def test_a_picture_is_what_imshow_shows():
+    figure, axes = figures.new_figure((1, 1), size=(6, 3))
+    image = torch.rand(1, 8, 8)
+    figures.picture(figures.frame(axes[0], ""), image)
+    figures.frame(axes[1], "").imshow(image[0].numpy(), vmin=-0.5, vmax=1.5, cmap="gray_r")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    assert axes[0].viewLim.bounds == axes[1].viewLim.bounds
+    pixels, height = np.asarray(canvas.buffer_rgba()), canvas.get_width_height()[1]
+    for row, column in product(range(8), range(8)):  # at the centre of each square
+        seen = []
+        for ax in axes:
+            right, up = ax.transData.transform((column, row))
+            seen.append(int(pixels[int(height - up), int(right), 0]))
+        assert abs(seen[0] - seen[1]) <= 1  # of 255 shades: one of the two rounds in double precision
+
+
+def test_points_stand_on_their_errors():
+    _, (ax,) = figures.new_figure()
+    x, y, error = torch.tensor([1.0, 3.0]), torch.tensor([0.5, 0.25]), torch.tensor([0.125, 0.25])
+    assert figures.points(ax, x, y, error, label="a", look=1) is ax
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, 0.5], [3, 0.25]])
+    (upright,) = ax.collections
+    assert [part.tolist() for part in upright.get_segments()] == [
+        [[1, 0.375], [1, 0.625]],
+        [[3, 0], [3, 0.5]],
+    ]
 
 
 def test_gradients_may_hang_on_what_is_drawn():
