@@ -26,7 +26,11 @@ def refresh(path: Path) -> None:
     """Run the notebook in a fresh kernel in its own folder and write it back, or raise."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        notebook, timeout=600, store_widget_state=False, resources={"metadata": {"path": str(path.parent)}}
+        notebook,
+        timeout=600,
+        store_widget_state=False,
+        coalesce_streams=True,  # how many pieces a print arrives in varies
+        resources={"metadata": {"path": str(path.parent)}},
     )
     client.execute()
     nbformat.write(canonical(notebook), path)

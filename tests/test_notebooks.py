@@ -221,10 +221,15 @@ def test_a_lone_notebook_clones_the_course_beside_it_once(lone_notebook, tmp_pat
 def test_no_name_means_two_things(path):
     """Cells can be run again in any order: none takes a name that another has given, but for figures."""
     passing = {"figure", "axes", "ax", "look", "name", "title", "style", "lab", "here", "root", "clone", "_"}
-    given: dict[str, int] = {}
+    given = dict.fromkeys(names_imported(code(path)) - passing, "by an import")
     for number, cell in enumerate(cells(path, "code")):
         for name in names_given(cell.source) - passing:
             assert given.setdefault(name, number) == number, f"{name} is given again: {cell.source[:80]}"
+
+
+def names_imported(source: str) -> set[str]:
+    aliases = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.alias))
+    return {(alias.asname or alias.name).split(".")[0] for alias in aliases}
 
 
 def names_given(source: str) -> set[str]:
