@@ -231,7 +231,7 @@ def _fetched(address: str) -> bytes:
 
 def test_a_lesson_runs_there_and_prints_what_it_prints_in_the_checkout(site, environment, empty):
     command(site, environment, empty, "--show-config")
-    lesson = empty / "gaussreg_lab_course" / "notebooks" / "00_start_here.ipynb"
+    lesson = empty / "gaussreg_lab_course" / "notebooks" / "01_gaussian.ipynb"
     notebook = nbformat.read(lesson, as_version=4)
     expected = printed(notebook)
     assert any(expected)
