@@ -158,6 +158,32 @@ def test_a_step_says_which_independence_it_assumed():
     assert all(step.assumed == "" for step in by_cov)
 
 
+class InARow(nn.Module):
+    """Calls the layers of a Sequential, one of them twice; has to be traced."""
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x):
+        first, relu, second, _, third = self.layers
+        return third(relu(second(relu(first(x)))))
+
+
+@pytest.mark.parametrize("gaussian", [independent, correlated])
+def test_layers_in_a_row_are_what_tracing_finds(gaussian):
+    relu = nn.ReLU()
+    model = nn.Sequential(nn.Linear(4, 6), relu, nn.Linear(6, 5), relu, nn.Linear(5, 3))
+    x = gaussian(randn(2, 4), 0.6)
+    steps, traced = (list(layer_by_layer(it, x)) for it in (randomized(model), InARow(model)))
+    assert [step.name for step in steps] == ["input", "0", "1", "2", "3", "4"]
+    assert len(traced) == len(steps)
+    for one, other in zip(steps, traced, strict=True):
+        assert torch.equal(one.moments.mean, other.moments.mean)
+        assert torch.equal(one.moments.variances, other.moments.variances)
+        assert one.assumed == other.assumed
+
+
 # residual sums
 
 
