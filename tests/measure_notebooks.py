@@ -137,6 +137,14 @@ def table(record: dict[str, dict]) -> str:
     return "\n".join([head, "|---" * (1 + len(COLUMNS)) + "|", *rows])
 
 
+def store(record: dict[str, dict]) -> None:
+    """Write record and table, the notebooks in their order."""
+    in_order = {name: record[name] for name in map(name_of, NOTEBOOKS) if name in record}
+    RECORD.write_text(json.dumps(in_order, indent=1) + "\n")
+    head, rest = README.read_text().split(BEGIN)
+    README.write_text(f"{head}{BEGIN}\n{table(in_order)}\n{END}{rest.split(END)[1]}")
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("notebooks", nargs="*", type=Path, help="by default all")
@@ -146,13 +154,10 @@ def main(arguments: list[str] | None = None) -> None:
     for path in [path.resolve() for path in given.notebooks] or NOTEBOOKS:
         record[name_of(path)] = measure(path)
         print(name_of(path), record[name_of(path)], flush=True)
-    in_order = {name: record[name] for name in map(name_of, NOTEBOOKS) if name in record}
-    RECORD.write_text(json.dumps(in_order, indent=1) + "\n")
-    head, rest = README.read_text().split(BEGIN)
-    README.write_text(f"{head}{BEGIN}\n{table(in_order)}\n{END}{rest.split(END)[1]}")
+        store(record)  # each at once: what was measured is kept, whatever comes next
     for path in NOTEBOOKS:
-        if given.write and path.parent.name != "solutions" and name_of(path) in in_order:
-            words = in_words(in_order[name_of(path)]["seconds"])
+        if given.write and path.parent.name != "solutions" and name_of(path) in record:
+            words = in_words(record[name_of(path)]["seconds"])
             path.write_text(with_time(path.read_text(), words))
 
 
