@@ -120,18 +120,13 @@ def trees(path: Path) -> list[ast.AST]:
     return [ast.parse(it.source) for it in nbformat.read(path, as_version=4).cells if it.cell_type == "code"]
 
 
-# a line that marks a place on the axis, and a ground under coloured lines
-FAINT = {("03_losses", "0.6"): 2.8, ("06_perturbation", "0.6"): 2.8}
-
-
 @every_notebook
 def test_notebooks_use_the_course_s_colours_black_white_and_greys_that_are_seen(path):
     for tree in trees(path):
         for word, for_text in coloured(tree):
             if word != "white":  # paper
                 assert re.fullmatch(r"black|[01]|0?\.\d+", word), word
-                enough = TEXT if for_text else FAINT.get((path.stem, word), LINES)
-                assert contrast(word) >= enough, word
+                assert contrast(word) >= (TEXT if for_text else LINES), word
 
 
 @every_notebook
