@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator
@@ -225,8 +226,15 @@ def _printed_address(server: subprocess.Popen, log: Path) -> tuple[str, str]:
 
 
 def _fetched(address: str) -> bytes:
-    with urllib.request.urlopen(address, timeout=60) as answer:
-        return answer.read()
+    for _ in range(300):
+        try:
+            with urllib.request.urlopen(address, timeout=60) as answer:
+                return answer.read()
+        except urllib.error.URLError as error:
+            if not isinstance(error.reason, ConnectionRefusedError):
+                raise
+            time.sleep(0.1)  # Jupyter prints its address a moment before it listens
+    raise AssertionError(f"Nobody listens at {address}")
 
 
 def test_a_lesson_runs_there_and_prints_what_it_prints_in_the_checkout(site, environment, empty):
