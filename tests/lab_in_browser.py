@@ -15,12 +15,12 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from course import WIDGET
+from printed_address import printed_address
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -64,20 +64,10 @@ def served_lab(home: Path) -> Iterator[str]:
             cwd=home, env=environment, stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
-        yield _printed_address(server, log)
+        yield printed_address(server, log)
     finally:
         server.terminate()
         server.wait(timeout=60)
-
-
-def _printed_address(server: subprocess.Popen, log: Path) -> str:
-    end = time.monotonic() + PATIENCE / 1000
-    while time.monotonic() < end and server.poll() is None:
-        found = re.search(r"http://127\.0\.0\.1:\d+/lab/tree/\S+", log.read_text())
-        if found:
-            return found[0]
-        time.sleep(0.1)
-    raise AssertionError(f"JupyterLab printed no address:\n{log.read_text()[-3000:]}")
 
 
 @contextmanager

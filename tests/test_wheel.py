@@ -7,8 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ import nbformat
 import pytest
 from course import NOTEBOOKS, ROOT
 from nbclient import NotebookClient
+from printed_address import printed_address
 
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 LANDING = "/lab/tree/notebooks/00_start_here.ipynb"
@@ -202,8 +201,9 @@ def test_the_address_that_it_prints_leads_to_the_first_lesson(site, environment,
             cwd=empty, env=environment, stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
-        host, token = _printed_address(server, log)
-        page = _fetched(f"{host}{LANDING}?token={token}")
+        address = printed_address(server, log)
+        host, token = re.fullmatch(rf"(http://127\.0\.0\.1:\d+){LANDING}\?token=(\w+)", address).groups()
+        page = _fetched(address)
         assert b"<title>JupyterLab</title>" in page
         for notebook in NOTEBOOKS:
             place = notebook.relative_to(ROOT).as_posix()
@@ -214,27 +214,9 @@ def test_the_address_that_it_prints_leads_to_the_first_lesson(site, environment,
     assert (empty / "mine" / "notebooks").is_dir()
 
 
-def _printed_address(server: subprocess.Popen, log: Path) -> tuple[str, str]:
-    for _ in range(1800):
-        found = re.search(rf"(http://127\.0\.0\.1:\d+){LANDING}\?token=(\w+)", log.read_text())
-        if found:
-            return found[1], found[2]
-        if server.poll() is not None:
-            break
-        time.sleep(0.1)
-    raise AssertionError(f"JupyterLab printed no address:\n{log.read_text()[-3000:]}")
-
-
 def _fetched(address: str) -> bytes:
-    for _ in range(300):
-        try:
-            with urllib.request.urlopen(address, timeout=60) as answer:
-                return answer.read()
-        except urllib.error.URLError as error:
-            if not isinstance(error.reason, ConnectionRefusedError):
-                raise
-            time.sleep(0.1)  # Jupyter prints its address a moment before it listens
-    raise AssertionError(f"Nobody listens at {address}")
+    with urllib.request.urlopen(address, timeout=60) as answer:
+        return answer.read()
 
 
 def test_a_lesson_runs_there_and_prints_what_it_prints_in_the_checkout(site, environment, empty):
