@@ -20,6 +20,7 @@ from pathlib import Path
 
 import nbformat
 import psutil
+from between_marks import write_between
 from course import NOTEBOOKS, ROOT, WIDGET, name_of
 from nbclient import NotebookClient
 
@@ -141,8 +142,7 @@ def store(record: dict[str, dict]) -> None:
     """Write record and table, the notebooks in their order."""
     in_order = {name: record[name] for name in map(name_of, NOTEBOOKS) if name in record}
     RECORD.write_text(json.dumps(in_order, indent=1) + "\n")
-    head, rest = README.read_text().split(BEGIN)
-    README.write_text(f"{head}{BEGIN}\n{table(in_order)}\n{END}{rest.split(END)[1]}")
+    write_between(BEGIN, END, table(in_order), README)
 
 
 def main(arguments: list[str] | None = None) -> None:

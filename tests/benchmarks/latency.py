@@ -23,6 +23,7 @@ from PIL import Image
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+from between_marks import write_between  # noqa: E402
 from course import LESSONS  # noqa: E402
 from lab_in_browser import LabPage, chromium, inwards, served_lab  # noqa: E402
 
@@ -149,8 +150,7 @@ def store(results: dict) -> None:
     """Write record and table, the lessons in their order."""
     kept = {path.stem: results[path.stem] for path in LESSONS if path.stem in results}
     RECORD.write_text(json.dumps(kept, indent=1) + "\n")
-    head, rest = README.read_text().split(BEGIN)
-    README.write_text(f"{head}{BEGIN}\n{table(kept)}\n{END}{rest.split(END)[1]}")
+    write_between(BEGIN, END, table(kept), README)
 
 
 def main(words: list[str]) -> None:

@@ -17,8 +17,12 @@ import moments
 import steps
 import torch
 
-THREADS = 2
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from between_marks import write_between  # noqa: E402
+
+THREADS = 2
 BEGIN, END = "<!-- table: written by run.py -->", "<!-- end of table -->"
 
 
@@ -50,9 +54,7 @@ def main(words: list[str]) -> None:
             about = {"torch": torch.__version__, "threads": THREADS, "machine": platform.machine()}
             kept = {known: results[known] for known in everything if known in results}
             file.write_text(json.dumps({"about": about, **kept}, indent=1) + "\n")
-    readme = HERE / "README.md"
-    head, rest = readme.read_text().split(BEGIN)
-    readme.write_text(f"{head}{BEGIN}\n{table(kept)}\n{END}{rest.split(END)[1]}")
+    write_between(BEGIN, END, table(kept), HERE / "README.md")
 
 
 if __name__ == "__main__":
