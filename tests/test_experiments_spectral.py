@@ -32,8 +32,8 @@ def test_the_study_of_the_convolutional_network_is_the_recorded_one(mnist_root):
 
 
 def test_a_run_of_the_convolutional_network_gives_the_recorded_numbers(mnist_root):
-    setting = _setting(SIZES["convnet"], "ERM", None)
-    expect_equal(run, setting, "spectral_convnet", "ERM | seed 0", tolerance=0.03, root=mnist_root)
+    setting = _setting(SIZES["convnet"], "FGM", None)
+    expect_equal(run, setting, "spectral_convnet", "FGM | seed 0", tolerance=0.03, root=mnist_root)
 
 
 def test_a_run_gives_the_recorded_numbers():
