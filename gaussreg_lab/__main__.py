@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from gaussreg_lab.course_folder import LaidOut, lay_out
+from gaussreg_lab.places import PACKAGE
 
-PACKAGE = Path(__file__).parent
 CLONE = PACKAGE.parent
 START = Path("notebooks") / "00_start_here.ipynb"  # in a clone and in a laid-out course alike
 FOLDER = "gaussreg_lab_course"

@@ -19,7 +19,6 @@ import io
 import json
 import os
 import platform
-import sys
 import tempfile
 import time
 import warnings
@@ -31,7 +30,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-PACKAGE = Path(__file__).parent
+from gaussreg_lab.places import data_folder, from_a_wheel, own_folder
+
 COURSE = "gaussreg_lab"
 KNOWN = ("torch", "math", "builtins")  # by their names alone: torch's version is part of the key
 MARK = b"gaussreg_lab cache 1 "
@@ -74,20 +74,9 @@ def cache_folder() -> Path:
     >>> cache_folder().name in ("cache", "gaussreg_lab")
     True
     """
-    data = PACKAGE.parent / "data"
-    if (data / "digits.npz").exists() and os.access(data, os.W_OK):
-        return data / "cache"
-    return own_folder()
-
-
-def own_folder() -> Path:
-    """A folder of the user's for what can be had again, named by the system's custom; it need not exist yet.
-
-    >>> own_folder().name
-    'gaussreg_lab'
-    """
-    own = {"win32": "LOCALAPPDATA"}.get(sys.platform, "XDG_CACHE_HOME")
-    return Path(os.environ.get(own) or Path.home() / ".cache") / COURSE
+    beside = data_folder()
+    may_be_filled = (beside / "digits.npz").exists() and os.access(beside, os.W_OK)
+    return beside / "cache" if may_be_filled and not from_a_wheel() else own_folder()
 
 
 def key_of(thing: object) -> str:

@@ -27,10 +27,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from gaussreg_lab.cache import own_folder
 from gaussreg_lab.downloads import read
+from gaussreg_lab.places import data_folder, from_a_wheel, own_folder
 
-PACKAGE = Path(__file__).parent
 DIGITS_SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"  # images, then labels
 
 
@@ -153,15 +152,13 @@ def expect_pairs(x: Tensor, y: Tensor) -> None:
 
 
 def _digits_file() -> Path:
-    # inside the package when installed from a wheel, beside it in a checkout
-    places = [PACKAGE / "data" / "digits.npz", PACKAGE.parent / "data" / "digits.npz"]
-    for place in places:
-        if place.exists():
-            return place
-    raise FileNotFoundError(
-        f"Expected the course's digits at {places[0]} or {places[1]}, found neither; "
-        "take data/digits.npz from the repository again"
-    )
+    file = data_folder() / "digits.npz"
+    if not file.exists():
+        raise FileNotFoundError(
+            f"Expected the course's digits at {file}, found nothing; take data/digits.npz from the "
+            "repository again"
+        )
+    return file
 
 
 def _read_digits(file: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -183,14 +180,13 @@ def _rank_within_class(y: Tensor) -> Tensor:
 
 
 def _torchvision_split(kind: type, root: str | Path | None, download: bool, train_size: int | None) -> Split:
-    root = _data_root() if root is None else Path(root).expanduser()
+    root = _own_data() if root is None else Path(root).expanduser()
     train, test = (_as_images(dataset) for dataset in read(kind, root, download))
     return Split(train if train_size is None else _first_of_each_class(train, train_size), test)
 
 
-def _data_root() -> Path:
-    from_a_wheel = (PACKAGE / "data").is_dir()  # what it brought may be read-only, and goes with the next one
-    return own_folder() / "data" if from_a_wheel else PACKAGE.parent / "data"
+def _own_data() -> Path:
+    return own_folder() / "data" if from_a_wheel() else data_folder()
 
 
 def _as_images(dataset) -> Images:

@@ -24,10 +24,9 @@ import nbformat
 
 from gaussreg_lab.controls import WIDGET
 from gaussreg_lab.pages import as_page, title_of
+from gaussreg_lab.places import lessons_folder
 
-PACKAGE = Path(__file__).parent
-FROM_A_WHEEL = PACKAGE / "course"
-COURSE = FROM_A_WHEEL if FROM_A_WHEEL.is_dir() else PACKAGE.parent / "notebooks"
+COURSE = lessons_folder()
 # which control of which panel is worth a flipbook, by lesson and the panel's name in it
 PANELS = {
     "00_start_here": {"panel": "sigma"},

@@ -7,13 +7,13 @@ Lesson: notebooks/03_losses.ipynb
 """
 
 import json
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-PACKAGE = Path(__file__).parent
+from gaussreg_lab.places import data_folder
+
 SEED = " | seed "  # between the name of a run and its seed
 
 
@@ -41,16 +41,15 @@ def recorded(name: str) -> dict:
     >>> recorded("noise_digits")["about"]["sigma"]
     0.5
     """
-    folders = [PACKAGE / "data" / "results", PACKAGE.parent / "data" / "results"]
-    for folder in folders:
-        file = folder / f"{name}.json"
-        if file.exists():
-            try:
-                return json.loads(file.read_text())
-            except ValueError as error:
-                raise ValueError(f"Expected a record in {file}, got a damaged file ({error})") from error
-    known = sorted(file.stem for folder in folders for file in folder.glob("*.json"))
-    raise FileNotFoundError(f"Expected one of the records {known}, got {name!r}")
+    folder = data_folder() / "results"
+    file = folder / f"{name}.json"
+    if not file.exists():
+        known = sorted(file.stem for file in folder.glob("*.json"))
+        raise FileNotFoundError(f"Expected one of the records {known}, got {name!r}")
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"Expected a record in {file}, got a damaged file ({error})") from error
 
 
 def summaries(record: dict) -> dict[str, Summary]:

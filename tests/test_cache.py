@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gaussreg_lab import cache, losses
+from gaussreg_lab import cache, losses, places
 from gaussreg_lab.cache import cache_folder, cached, code_behind, described, key_of
 from gaussreg_lab.models import lenet8, mlp
 from gaussreg_lab.perturbation import into_ball
@@ -308,8 +308,8 @@ def test_the_folder_is_the_courses_own_or_else_the_users(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache" / "gaussreg_lab"
     monkeypatch.undo()
-    monkeypatch.setattr(cache, "PACKAGE", tmp_path / "site-packages" / "gaussreg_lab")
-    assert cache_folder().name == "gaussreg_lab"
+    monkeypatch.setattr(places, "PACKAGE", tmp_path / "site-packages" / "gaussreg_lab")
+    assert cache_folder() == places.own_folder()
 
 
 def test_git_ignores_the_folder():

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10, MNIST
 
-from gaussreg_lab import datasets
+from gaussreg_lab import places
 from gaussreg_lab.datasets import cifar10, fashion_mnist, mnist
 
 # a tiny MNIST of our own, with two training images and one test image of each class
@@ -70,14 +70,15 @@ def test_a_root_may_be_a_string_with_a_tilde(tmp_path, monkeypatch):
 
 def test_without_a_root_the_courses_own_data_folder_is_used(tmp_path, monkeypatch):
     put_tiny_mnist(tmp_path / "data")
-    monkeypatch.setattr(datasets, "PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(places, "PACKAGE", tmp_path / "package")
     assert len(mnist().train.x) == 20
 
 
 def test_without_a_root_a_wheel_uses_the_users_own_folder(tmp_path, monkeypatch):
-    (tmp_path / "package" / "data").mkdir(parents=True)  # only a wheel has it
+    (tmp_path / "package" / "data").mkdir(parents=True)  # only a wheel has them
+    (tmp_path / "package" / "course").mkdir()
     put_tiny_mnist(tmp_path / "data")  # not ours there: site-packages/data
-    monkeypatch.setattr(datasets, "PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(places, "PACKAGE", tmp_path / "package")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
     with pytest.raises(FileNotFoundError, match="own/gaussreg_lab/data"):

@@ -79,7 +79,7 @@ def test_an_old_python_is_named(versions, monkeypatch):
 
 
 def test_missing_digits_are_reported(versions, monkeypatch, tmp_path):
-    monkeypatch.setattr("gaussreg_lab.datasets.PACKAGE", tmp_path / "gaussreg_lab")
+    monkeypatch.setattr("gaussreg_lab.places.PACKAGE", tmp_path / "gaussreg_lab")
     (found,) = check_environment()
     assert "digits" in found
 

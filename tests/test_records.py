@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 import torch
 
-from gaussreg_lab import records
+from gaussreg_lab import places
 from gaussreg_lab.records import SEED, averages, recorded, summaries
 
 STUDIES = ["noise_digits", "noise_mnist"]
@@ -157,6 +157,6 @@ def test_a_damaged_record_is_refused(tmp_path, monkeypatch):
     folder = tmp_path / "data" / "results"
     folder.mkdir(parents=True)
     (folder / "torn.json").write_text(json.dumps({"about": {}})[:-3])
-    monkeypatch.setattr(records, "PACKAGE", tmp_path)
+    monkeypatch.setattr(places, "PACKAGE", tmp_path)
     with pytest.raises(ValueError, match=r"torn\.json, got a damaged file"):
         recorded("torn")

@@ -22,10 +22,11 @@ import torch
 
 from gaussreg_lab.experiments.bench import Bench
 from gaussreg_lab.experiments.catalogue import Study
-from gaussreg_lab.records import PACKAGE, recorded
+from gaussreg_lab.places import data_folder, from_a_wheel
+from gaussreg_lab.records import recorded
 
-FROM_A_WHEEL = (PACKAGE / "data").is_dir()  # then results go to the course laid out in the current folder
-RESULTS = (Path() if FROM_A_WHEEL else PACKAGE.parent) / "data" / "results"
+# from a wheel, results go to the course laid out in the current folder
+RESULTS = (Path("data") if from_a_wheel() else data_folder()) / "results"
 DEFAULT = "mnist"  # the size whose record bears the study's name alone
 
 
