@@ -1,5 +1,7 @@
 """Time, memory and size of every notebook, each in a fresh kernel with one thread and an empty cache.
 
+As on a hub that grants a gigabyte: JupyterHub says so in MEM_LIMIT, and lesson 08 then starts no processes.
+
     python tests/measure_notebooks.py              # all of them, a few minutes on a quiet machine
     python tests/measure_notebooks.py notebooks/02_propagation.ipynb
     python tests/measure_notebooks.py --write      # and the computer's time into the headers
@@ -30,6 +32,7 @@ BEGIN, END = "<!-- table: written by measure_notebooks.py -->", "<!-- end of not
 COLUMNS = ("seconds", "megabytes", "file_kilobytes", "panels", "figures", "exercises")
 HEADER = re.compile(r"(\*Time\*: \d+ minutes, of which the computer needs )([^.,]+)")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+A_SMALL_HUB = {"MEM_LIMIT": "1000000000"}  # bytes
 EVERY = 0.2  # seconds between two looks at the memory
 
 
@@ -113,7 +116,7 @@ def measure(path: Path) -> dict[str, float]:
     with course_without_cache(path) as folder:
         client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}})
         with (
-            client.setup_kernel(env={**os.environ, **ONE_THREAD}),
+            client.setup_kernel(env={**os.environ, **ONE_THREAD, **A_SMALL_HUB}),
             Watch(client.km.provisioner.pid) as memory,
         ):
             begin = time.perf_counter()

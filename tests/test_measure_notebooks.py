@@ -25,15 +25,9 @@ def test_every_notebook_is_recorded_as_it_is():
         assert counted.items() <= recorded()[name_of(path)].items(), path
 
 
-# on the slow machine of the record; the first time, 07 trains 48 networks, and 08 starts a pool
-NOT_YET = {"04_gradients", "06_perturbation", "07_robustness", "08_explore"}
-
-
 @needs_record
 @pytest.mark.parametrize("name", [name_of(path) for path in NOTEBOOKS])
-def test_every_notebook_fits_a_small_machine(name, request):
-    if name in NOT_YET:  # strict: one that fits has to leave the list
-        request.applymarker(pytest.mark.xfail(reason="takes too much", raises=AssertionError, strict=True))
+def test_every_notebook_fits_a_small_machine(name):
     row = recorded()[name]
     assert 0 < row["seconds"] < 60
     assert 100 < row["megabytes"] < 1000  # torch alone takes more than 100
@@ -111,6 +105,7 @@ def test_memory_is_the_most_that_kernel_and_children_hold_together(tmp_path):
 def test_the_kernel_is_new_has_one_thread_and_nothing_computed_earlier(tmp_path):
     source = "import os; from pathlib import Path; here = Path.cwd()\n"
     source += "assert os.environ['OMP_NUM_THREADS'] == '1'\n"
+    source += "assert os.environ['MEM_LIMIT'] == '1000000000'\n"
     source += "assert (here.parent / 'gaussreg_lab' / '__init__.py').exists()\n"
     source += "assert (here.parent / 'data' / 'digits.npz').exists()\n"
     source += "assert not (here.parent / 'data' / 'cache').exists()\n"
