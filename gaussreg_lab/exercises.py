@@ -41,7 +41,7 @@ def check(exercise: str, answer: object, *given: object) -> None:
     >>> check("1.1", ...)
     Exercise 1.1: not attempted yet. Fill in your answer and run this cell again.
     >>> check("1.1", 0.5 / (2 * 3.14159) ** 0.5)
-    Exercise 1.1: right. The lift is sigma / sqrt(2 pi), proportional to the noise.
+    Exercise 1.1: right. The lift is s / sqrt(2 pi), proportional to the noise.
     """
     verdict = grade(exercise, answer, *given)
     note(exercise, verdict.state)
@@ -149,7 +149,7 @@ def _lift(answer: object) -> Verdict:
     """1.1: the mean of relu(z) for z ~ N(0, 0.5^2)."""
     true, value = expectation(torch.relu, 0.0, 0.5**2).item(), number(answer)
     if abs(value - true) < 1e-3:
-        return Verdict(RIGHT, "The lift is sigma / sqrt(2 pi), proportional to the noise.")
+        return Verdict(RIGHT, "The lift is s / sqrt(2 pi), proportional to the noise.")
     if abs(value) < 1e-3:
         return Verdict(WRONG, "relu(mean) is 0, but the mean of relu(z) counts only what lies above 0.")
     if abs(value - expectation(torch.relu, 0.0, 0.5**4).item()) < 1e-3:

@@ -11,7 +11,7 @@ moment minus a squared mean. Both are the same numbers, but in floating point bo
 nearly equal quantities and lose their digits; the forms above do not.
 
 Source: the moments of a rectified Gaussian, as used by Alfadly, Bibi, Ghanem, "Analytical Moment
-Regularizer for Training Robust Networks", arXiv 1904.11005 (2019); rewritten by the tail, see module normal.
+Regularizer for Gaussian Robust Networks", arXiv 1904.11005 (2019); rewritten by the tail, see module normal.
 Lesson: notebooks/01_gaussian.ipynb
 """
 

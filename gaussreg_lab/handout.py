@@ -30,7 +30,7 @@ COURSE = lessons_folder()
 # which control of which panel is worth a flipbook, by lesson and the panel's name in it
 PANELS = {
     "00_start_here": {"panel": "sigma"},
-    "01_gaussian": {"panel": "sigma", "panel_of_two": "correlation"},
+    "01_gaussian": {"panel": "std", "panel_of_two": "correlation"},
     "02_propagation": {"panel": "sigma"},
     "03_losses": {"panel": "sigma"},
     "04_gradients": {"panel": "length", "bridge_panel": "sigma", "weight_panel": "step"},

@@ -11,7 +11,7 @@ A linear map A turns N(mean, S) into N(A mean, A S A'), at any size. So replace 
 The tangents cost one backward pass for each output, whatever the size of the hidden layers.
 
 Source: two-stage linearization and the plug-in mean: Alfadly, Bibi, Ghanem, "Analytical Moment
-Regularizer for Training Robust Networks", arXiv 1904.11005 (2019). The soft gate is the first-order
+Regularizer for Gaussian Robust Networks", arXiv 1904.11005 (2019). The soft gate is the first-order
 term of the exact covariance, see module covariance.
 Lesson: notebooks/02_propagation.ipynb
 """

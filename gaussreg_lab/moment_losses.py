@@ -6,7 +6,7 @@ With m the mean and C the covariance of the logits under input noise, p = softma
     AnalyticalMomentLoss   CE(f(x), y) + alpha CE(m, y), the paper's whole objective
     SecondOrderLoss        CE(m, y) + w/2 trace(C H), which adds the spread, as far as the loss is curved
 
-Source: Alfadly, Bibi, Ghanem, "Analytical Moment Regularizer for Training Robust Networks", arXiv
+Source: Alfadly, Bibi, Ghanem, "Analytical Moment Regularizer for Gaussian Robust Networks", arXiv
 1904.11005 (2019). That the mean loss changes with C by half its mean curvature: Price, IRE Trans.
 Information Theory 4 (1958).
 Lesson: notebooks/03_losses.ipynb

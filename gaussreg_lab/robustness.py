@@ -13,7 +13,7 @@ number depends on the noise, not on which images happen to be in the test set. A
 all noise levels are judged by the same draws (common random numbers), so that differences
 between them come from the networks.
 
-Source: Alfadly, Bibi, Ghanem, "Analytical Moment Regularizer for Training Robust Networks", arXiv
+Source: Alfadly, Bibi, Ghanem, "Analytical Moment Regularizer for Gaussian Robust Networks", arXiv
 1904.11005 (2019), and its code, with noise in pixel units instead of three different ones.
 Lesson: notebooks/00_start_here.ipynb
 """

@@ -77,20 +77,48 @@ def length_of(scale):
     return lambda sigma, seed: {"length": noise_length(scale(sigma), seed)["length"]}
 
 
-def gain_by_seed(scores, baseline):
-    differences = scores - baseline
-    return differences.mean(), differences.std() / math.sqrt(len(differences))
+def accuracies(runs, method):
+    """By seed."""
+    mine = [run for run in runs if run.setting["method"] == method and run.result is not None]
+    return {run.setting["seed"]: run.result["accuracy"] for run in mine}
 
 
-def by_hand(scores, baseline):
-    differences = [a - b for a, b in zip(scores.tolist(), baseline.tolist(), strict=True)]
+def pairs(runs, method, baseline):
+    first, second = accuracies(runs, method), accuracies(runs, baseline)
+    return torch.tensor([[first[it], second[it]] for it in sorted(first.keys() & second.keys())]).T
+
+
+def gain_by_seed(runs, method, baseline):
+    first, second = pairs(runs, method, baseline)
+    return (first - second).mean(), (first - second).std() / math.sqrt(len(first))
+
+
+def by_hand(runs, method, baseline):
+    first, second = accuracies(runs, method), accuracies(runs, baseline)
+    differences = [accuracy - second[seed] for seed, accuracy in first.items() if seed in second]
     mean = sum(differences) / len(differences)
     squares = sum((it - mean) ** 2 for it in differences)
     return [mean, math.sqrt(squares / (len(differences) - 1) / len(differences))]
 
 
+def in_the_order_of_the_list(runs, method, baseline):
+    first, second = accuracies(runs, method), accuracies(runs, baseline)
+    first = {seed: accuracy for seed, accuracy in first.items() if seed in second}
+    differences = torch.tensor([a - b for a, b in zip(first.values(), second.values(), strict=True)])
+    return differences.mean(), differences.std() / math.sqrt(len(differences))
+
+
+def of_all_seeds(runs, method, baseline):
+    first, second = (torch.tensor(list(accuracies(runs, it).values())) for it in (method, baseline))
+    return first.mean() - second.mean(), torch.tensor(0.0)
+
+
 def with_error(error):
-    return lambda scores, baseline: ((scores - baseline).mean(), error(scores, baseline))
+    def answer(runs, method, baseline):
+        first, second = pairs(runs, method, baseline)
+        return (first - second).mean(), error(first, second)
+
+    return answer
 
 
 def stub(*_, **__):
@@ -114,7 +142,7 @@ RIGHT_ANSWERS = [
     ("8.3", one_by_one),
     ("8.4", gain_by_seed),
     ("8.4", by_hand),
-    ("8.4", lambda scores, baseline: torch.stack(gain_by_seed(scores, baseline)).unbind()),
+    ("8.4", lambda *given: torch.stack(gain_by_seed(*given)).unbind()),
 ]
 WRONG_ANSWERS = [
     ("8.1", 37, "they are tried again"),
@@ -155,11 +183,13 @@ WRONG_ANSWERS = [
     ("8.3", length_of(lambda sigma: 1.0), "does not depend on sigma"),
     ("8.3", lambda sigma, seed: {"length": noise(sigma, seed).abs().mean().item()}, "mean size of a pixel"),
     ("8.3", lambda sigma, seed: {"length": noise(sigma, seed).norm().item()}, "expected a length near 12.0"),
-    ("8.4", 3, "Expected a function of scores and baseline, got 3"),
-    ("8.4", lambda scores, baseline: 0.03, "Expected a pair, gain and standard error, got float"),
-    ("8.4", lambda scores, baseline: gain_by_seed(baseline, scores), "The sign"),
-    ("8.4", lambda scores, baseline: (scores.mean(), 0.0), "The gain should be 0.03"),
-    ("8.4", lambda scores, baseline: ("much", 0.0), "The gain should be 0.03"),
+    ("8.4", 3, "Expected a function of runs, method and baseline, got 3"),
+    ("8.4", lambda *_: 0.03, "Expected a pair, gain and standard error, got float"),
+    ("8.4", lambda runs, method, baseline: gain_by_seed(runs, baseline, method), "The sign"),
+    ("8.4", lambda runs, method, _: gain_by_seed(runs, method, "other"), "The gain should be 0.03"),
+    ("8.4", lambda *_: ("much", 0.0), "The gain should be 0.03"),
+    ("8.4", of_all_seeds, "Seed 5 has a result for one of the two methods only"),
+    ("8.4", in_the_order_of_the_list, "paired the runs in the order of the list"),
     ("8.4", with_error(lambda a, b: ((a.var() + b.var()) / 5).sqrt()), "two separate means"),
     ("8.4", with_error(lambda a, b: (a - b).std()), "the mean of five is known better"),
     ("8.4", with_error(lambda a, b: (a - b).var() / 5), "square of the standard error"),

@@ -61,10 +61,10 @@ def in_place(jolts, radius):
     return jolts
 
 
-def ones_norm(size):
-    ones = nn.Conv2d(1, 1, 3, padding=1, bias=False)
-    nn.init.ones_(ones.weight)
-    return operator_norm(ones, (size, size))
+def edge_norm(size):
+    edge = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+    edge.weight = nn.Parameter(torch.tensor([[[[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]]]))
+    return operator_norm(edge, (size, size))
 
 
 def stub(*_):
@@ -72,9 +72,9 @@ def stub(*_):
 
 
 RIGHT_ANSWERS = [
-    ("5.1", 9),
-    ("5.1", torch.ones(3, 3).sum()),
-    ("5.1", "9"),
+    ("5.1", 8),
+    ("5.1", torch.tensor([[1.0, 1], [2, 2], [1, 1]]).sum()),
+    ("5.1", "8"),
     ("5.2", power_iteration),
     ("5.2", by_both_sides),
     ("5.2", by_rayleigh_quotient),
@@ -89,12 +89,12 @@ RIGHT_ANSWERS = [
     ("5.4", torch.tensor([2.0, 1.5, 1, 1.5, 1, 1.5]).prod()),
 ]
 WRONG_ANSWERS = [
-    ("5.1", 3, "norm of the flattened kernel"),
-    ("5.1", ones_norm(28), "Near, for an image of that size"),
-    ("5.1", 7, "Got 7; put a constant image"),
-    ("5.1", "much", "Got 'much'; put a constant image"),
-    ("5.1", float("nan"), "Got nan; put a constant image"),
-    ("5.1", stub, "put a constant image"),
+    ("5.1", 3.464, "norm of the flattened kernel"),
+    ("5.1", edge_norm(28), "Near, for an image of that size"),
+    ("5.1", 7, "Got 7; put upright stripes"),
+    ("5.1", "much", "Got 'much'; put upright stripes"),
+    ("5.1", float("nan"), "Got nan; put upright stripes"),
+    ("5.1", stub, "put upright stripes"),
     ("5.2", 3, "Expected a function of forward, adjoint, start and steps, got 3"),
     ("5.2", direction, "Expected one number, got shape (4,)"),
     ("5.2", lambda *given: power_iteration(*given) ** 2, "This is the square"),
@@ -147,7 +147,7 @@ def test_wrong_answers_are_told_in_which_way(exercise, answer, hint):
 
 
 def test_the_limit_is_near_on_a_large_image():
-    assert 8 < ones_norm(8) < ones_norm(28) < 9
+    assert 7 < edge_norm(8) < edge_norm(28) < 8
 
 
 @pytest.mark.parametrize(("exercise", "answer"), [*RIGHT_ANSWERS, *(it[:2] for it in WRONG_ANSWERS)])

@@ -17,6 +17,8 @@ from gaussreg_lab.sweep import sweep
 from gaussreg_lab.verdicts import RIGHT, WRONG, Verdict, number
 
 PIXELS, IMAGES = 64, 1000  # of exercise 8.3
+# of exercise 8.4: accuracies by seed, and the order in which the first method's seeds come
+PLAIN, NEW, ORDER = [0.70, 0.80, 0.75, 0.90, 0.65], [0.72, 0.85, 0.76, 0.94, 0.68, 0.99], [3, 0, 4, 1, 2, 5]
 
 
 def _runs_to_make(answer: object) -> Verdict:
@@ -143,35 +145,47 @@ def _on_lengths(lengths: list[float]) -> Verdict:
     return Verdict(WRONG, f"At sigma 1.5 expected a length near {1.5 * unit:.1f}, got {lengths[0]:.4g}.")
 
 
-def _gain_by_seed(answer: Callable[[Tensor, Tensor], tuple[float, float]]) -> Verdict:
-    """8.4: a function (scores, baseline) -> mean difference and its standard error."""
+def _gain_by_seed(answer: Callable[[list[Run], str, str], tuple[float, float]]) -> Verdict:
+    """8.4: a function (runs, method, baseline) -> mean difference and its standard error, seed by seed."""
     if not callable(answer):
-        return Verdict(WRONG, f"Expected a function of scores and baseline, got {answer!r}.")
-    baseline = torch.tensor([0.70, 0.80, 0.75, 0.90, 0.65], dtype=torch.float64)
-    gains = torch.tensor([0.02, 0.05, 0.01, 0.04, 0.03], dtype=torch.float64)  # mean 0.03, variance 0.00025
-    scores = baseline + gains
-    pair = answer(scores.clone(), baseline.clone())
+        return Verdict(WRONG, f"Expected a function of runs, method and baseline, got {answer!r}.")
+    pair = answer(_runs_in_any_order(), "new", "plain")
     if not (isinstance(pair, tuple | list) and len(pair) == 2):
         return Verdict(WRONG, f"Expected a pair, gain and standard error, got {type(pair).__name__}.")
     gain, error = (number(it) for it in pair)
+    new, plain = torch.tensor(NEW, dtype=torch.float64), torch.tensor(PLAIN, dtype=torch.float64)
+    differences = new[:5] - plain  # their mean is 0.03, their variance 0.00025
     if abs(gain + 0.03) < 1e-6:
         return Verdict(WRONG, "The sign: the first method is ahead where its scores are higher.")
+    if abs(gain - (new.mean() - plain.mean())) < 1e-6:
+        return Verdict(WRONG, "Seed 5 has a result for one of the two methods only: leave it out.")
     if not abs(gain - 0.03) < 1e-6:
-        return Verdict(WRONG, f"The gain should be 0.03 for {gains.tolist()}, got {pair[0]}.")
+        return Verdict(WRONG, f"The gain should be 0.03, the mean over seeds 0 to 4, got {pair[0]}.")
     true = math.sqrt(0.00025 / 5)
-    apart = torch.sqrt((scores.var() + baseline.var()) / 5).item()
+    apart = torch.sqrt((new[:5].var() + plain.var()) / 5).item()
+    by_place = (new[ORDER[:5]] - plain).std().item() / math.sqrt(5)
     for value, sentence in (
+        (by_place, "You have paired the runs in the order of the list: look at their seeds."),
         (apart, "You have added the errors of two separate means: take one difference for each seed."),
         (math.sqrt(0.00025), "This is the scatter of single seeds; the mean of five is known better."),
         (0.00025 / 5, "This is the square of the standard error."),
         (math.sqrt(0.00025) / 5, "Divide by the root of the number of seeds, not by the number."),
-        (math.sqrt(0.0002 / 5), "Divide the squares by n - 1 = 4: the mean was estimated from them, too."),
+        (differences.std(correction=0).item() / 5**0.5, "Divide the squares by n - 1 = 4, not by 5."),
     ):
         if abs(error - value) < 1e-6:
             return Verdict(WRONG, sentence)
     if abs(error - true) < 1e-6:
         return Verdict(RIGHT, "Seed by seed, what two runs have in common does not blur their difference.")
     return Verdict(WRONG, f"The standard error should be {true:.5f}, got {pair[1]}.")
+
+
+def _runs_in_any_order() -> list[Run]:
+    """Of three methods; the last of "plain" has failed."""
+    new = [Run({"method": "new", "seed": it}, it, {"accuracy": NEW[it]}, None, 1.0) for it in ORDER]
+    plain = [Run({"method": "plain", "seed": it}, it, {"accuracy": PLAIN[it]}, None, 1.0) for it in range(5)]
+    failed = Run({"method": "plain", "seed": 5}, 5, None, "ValueError: no good", 1.0)
+    other = [Run({"method": "other", "seed": it}, it, {"accuracy": 0.5}, None, 1.0) for it in range(6)]
+    return [run for three in zip(new, [*plain, failed], other, strict=True) for run in three]
 
 
 EXPLORE = {"8.1": _runs_to_make, "8.2": _square_moments, "8.3": _noise_length, "8.4": _gain_by_seed}

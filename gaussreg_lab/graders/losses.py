@@ -64,7 +64,7 @@ def _traced(mean: Tensor, cov: Tensor, y: Tensor) -> Tensor:
 
 
 def _direction(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
-    """3.3: a function (p, epsilon) -> v, linear in epsilon, with E[v v'] = diag(p) - p p'."""
+    """3.3: a function (p, epsilon) -> r, linear in epsilon, with E[r r'] = diag(p) - p p'."""
     if not callable(answer):
         return Verdict(WRONG, f"Expected a function of p and epsilon, got {answer!r}.")
     p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
@@ -80,7 +80,7 @@ def _direction(answer: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     if torch.allclose(got, p.square().diag(), atol=1e-10):
         return Verdict(WRONG, "Its covariance is diag(p^2): a standard deviation is the root of p.")
     worst = (got - wanted).abs().max()
-    return Verdict(WRONG, f"The covariance of v is off by {worst:.3f} in its worst entry.")
+    return Verdict(WRONG, f"The covariance of r is off by {worst:.3f} in its worst entry.")
 
 
 LOSSES = {"3.1": _mean_loss, "3.2": _second_order, "3.3": _direction}

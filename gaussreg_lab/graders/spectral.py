@@ -13,16 +13,18 @@ from torch import Tensor
 from gaussreg_lab.verdicts import RIGHT, WRONG, Verdict, number
 
 
-def _ones(answer: object) -> Verdict:
-    """5.1: what the norm of a 3x3 kernel of ones tends to on ever larger images."""
+def _edge(answer: object) -> Verdict:
+    """5.1: what the norm of the kernel of edges tends to on ever larger images."""
     value = number(answer)
-    if abs(value - 9) < 1e-6:
-        return Verdict(RIGHT, "A constant image comes out nine times as bright, all but its border.")
-    if abs(value - 3) < 1e-6:
-        return Verdict(WRONG, "This is the norm of the flattened kernel. What happens to a constant image?")
-    if 8 < value < 9:
+    if abs(value - 8) < 1e-6:
+        return Verdict(
+            RIGHT, "Upright stripes, two pixels dark and two light, come out eight times as strong."
+        )
+    if abs(value - 12**0.5) < 0.01:
+        return Verdict(WRONG, "This is the norm of the flattened kernel. What happens to upright stripes?")
+    if 7.5 < value < 8:
         return Verdict(WRONG, "Near, for an image of that size. What is the limit for ever larger ones?")
-    return Verdict(WRONG, f"Got {answer!r}; put a constant image through the kernel.")
+    return Verdict(WRONG, f"Got {answer!r}; put upright stripes through the kernel.")
 
 
 def _power_iteration(answer: Callable[[Callable, Callable, Tensor, int], Tensor]) -> Verdict:
@@ -89,4 +91,4 @@ def _lipschitz(answer: object) -> Verdict:
     return Verdict(WRONG, f"Got {answer!r}; multiply what each of the layers can do at most.")
 
 
-SPECTRAL = {"5.1": _ones, "5.2": _power_iteration, "5.3": _back_into_ball, "5.4": _lipschitz}
+SPECTRAL = {"5.1": _edge, "5.2": _power_iteration, "5.3": _back_into_ball, "5.4": _lipschitz}
