@@ -94,9 +94,11 @@ def _told(done: LaidOut, folder: Path) -> str:
     """What was done to the folder, in a line or two."""
     told = f"The course is in {folder}" + (f" (files copied: {len(done.copied)})." if done.copied else ".")
     if done.kept:
+        several = f" and {len(done.kept) - 3} more" if len(done.kept) > 3 else ""
         told += (
-            f"\nFiles there that differ from this version of the course, kept as they are: {len(done.kept)}. "
-            "For new ones name another folder (--course FOLDER), or delete yours and start again."
+            "\nKept as they are, since they differ from this version of the course: "
+            f"{', '.join(it.as_posix() for it in done.kept[:3])}{several}. "
+            "To have the course as it came, too, name another folder: --course FOLDER"
         )
     return told
 

@@ -77,6 +77,8 @@ def _as_stopped(error: Exception) -> str:
     ]
     if theirs:
         return f"Your function stopped in line {theirs[-1]} of its cell: {message}."
+    if "NoneType" in message:
+        return f"Your function seems to return nothing ({message}): is a return missing?"
     return f"What your function takes or returns is not what was asked for ({message})."
 
 

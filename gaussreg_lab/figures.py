@@ -10,6 +10,7 @@ Lesson: none of its own; every figure of the course comes from here.
 
 import base64
 import io
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib
@@ -27,6 +28,7 @@ LOOKS = (
     {"color": ORANGE, "linestyle": ":", "marker": "D"},
     {"color": PURPLE, "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
 )
+LINE = 100  # letters; JupyterLab would break a longer line anywhere, in the middle of a word
 SCREEN_DPI = 100  # a figure of 9 inches is 900 pixels wide on the page, however sharp its own dpi makes it
 STYLE = {
     "figure.dpi": 144,  # sharper than it is shown
@@ -75,7 +77,7 @@ def show(figure: Figure, sentence: str) -> None:
         metadata={"image/png": {"width": width, "height": height}},
         raw=True,
     )
-    print(sentence)
+    print(textwrap.fill(sentence, LINE))
 
 
 def picture(ax: Axes, image: Tensor) -> Axes:

@@ -14,6 +14,7 @@ import base64
 import html
 import io
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import ipywidgets as widgets
@@ -82,13 +83,15 @@ def positions(control: widgets.Widget, count: int) -> list:
     """At most count values of the control, evenly spaced over its own steps, its present one among them."""
     if count < 2:
         raise ValueError(f"Expected count of at least 2, got {count}")
-    every = _every_position(control)
+    every, value = _every_position(control), control.value
+    kept = range(len(every))
     if len(every) > count:
-        every = [every[round(it * (len(every) - 1) / (count - 1))] for it in range(count)]
-    if control.value not in every:
-        nearest = min(range(len(every)), key=lambda it: abs(every[it] - control.value))
-        every[nearest] = control.value
-    return every
+        kept = [round(it * (len(every) - 1) / (count - 1)) for it in range(count)]
+    where = [every[place] for place in kept]
+    if value not in where:  # it takes the place of its neighbour
+        present = every.index(value) if value in every else _nearest(every, value)
+        where[_nearest(kept, present)] = value
+    return where
 
 
 def frames(panel: Panel, name: str, where: list) -> list[Frame]:
@@ -116,6 +119,10 @@ def data_uri(png: bytes, size: tuple[int, int]) -> str:
     packed = io.BytesIO()
     few.convert("RGB").save(packed, "WEBP", lossless=True)
     return f"data:image/webp;base64,{base64.b64encode(packed.getvalue()).decode()}"
+
+
+def _nearest(numbers: Sequence[float], to: float) -> int:
+    return min(range(len(numbers)), key=lambda it: abs(numbers[it] - to))
 
 
 def _control(panel: Panel, name: str) -> widgets.Widget:

@@ -37,7 +37,7 @@ PANELS = {
     "05_spectral": {"panel": "steps", "cap_panel": "step", "attack_panel": "radius"},
     "06_perturbation": {"panel": "step", "fill_panel": "epsilon", "slice_panel": "distance"},
     "07_robustness": {"panel": "sigma"},
-    "08_explore": {"model_panel": "sigma", "record_panel": "shown"},
+    "08_explore": {"model_panel": "sigma", "record_panel": "start"},
 }
 FLIP = """
 from IPython.display import HTML as _HTML, display as _display

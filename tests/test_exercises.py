@@ -192,3 +192,7 @@ def test_a_function_that_stops_says_in_which_line_of_the_student_s():
     exec(compile(lines, "cell", "exec"), cell)
     verdict = grade("1.2", cell["answer"])
     assert "line 3 of its cell: NameError: name 'undefined' is not defined." in verdict.sentence
+
+
+def test_a_missing_return_is_named():
+    assert grade("1.2", lambda *given: None).sentence.endswith("is a return missing?")

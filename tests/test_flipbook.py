@@ -66,6 +66,17 @@ def test_positions_are_the_controls_own_and_hold_the_present_one(panel, name, ex
     assert away in ([], [start])  # the present position takes the place of its neighbour
 
 
+@pytest.mark.parametrize("present", [0, 3, 4, 78, 99])
+def test_of_a_long_choice_some_words_are_left_and_the_chosen_one_among_them(present):
+    options = {f"number {it}": f"value {it}" for it in range(100)}
+    got = positions(choice("a long choice", options, f"value {present}"), 12)
+    assert f"value {present}" in got
+    places = [list(options.values()).index(it) for it in got]
+    assert len(places) == 12
+    assert places == sorted(set(places))
+    assert np.abs(np.array(places) - np.linspace(0, 99, 12)).max() <= 5
+
+
 @pytest.mark.parametrize("name", ["level", "weight", "count", "kind", "grid"])
 def test_every_frame_is_the_panel_at_its_position(panel, name):
     before = panel.state(), panel.png(), panel.summary()

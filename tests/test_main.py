@@ -134,7 +134,9 @@ def test_what_a_student_wrote_stays_and_is_told(wheel, monkeypatch, capsys):
     capsys.readouterr()
     launched(monkeypatch)
     assert mine.read_text() == "my own lesson"
-    assert "differ from this version of the course, kept as they are: 1." in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "Kept as they are, since they differ from this version of the course" in told
+    assert "notebooks/00_start_here.ipynb" in told
 
 
 @pytest.mark.parametrize("question", ["-h", "--help", "--help-all", "--version"])

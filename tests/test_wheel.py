@@ -179,7 +179,7 @@ def test_what_a_student_changed_survives_the_next_start(site, environment, empty
     ran = command(site, environment, empty, "--show-config")
     assert ran.returncode == 0, ran.stderr
     assert "(files copied: 1)" in ran.stderr
-    assert "kept as they are: 1." in ran.stderr
+    assert "notebooks/01_gaussian.ipynb. To have the course as it came" in ran.stderr
     shipped = files_of(ROOT / "notebooks")
     assert files_of(notebooks) == shipped | {"01_gaussian.ipynb": b"my own lesson"}
 
