@@ -6,12 +6,15 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from itertools import pairwise
 from pathlib import Path
 
 import nbformat
 import pytest
 from course import LESSONS, NOTEBOOKS, ROOT, WIDGET, name_of
+
+from gaussreg_lab.figures import LINE
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
 every_lesson = pytest.mark.parametrize("path", LESSONS, ids=name_of)
@@ -90,7 +93,7 @@ def test_every_figure_comes_with_a_sentence(path):
         for output in pictures:
             sentence = output.data["text/plain"]
             assert sentence.endswith(".")
-            assert WIDGET in output.data or sentence in " ".join(printed.split())  # in lines of its own
+            assert WIDGET in output.data or textwrap.fill(sentence, LINE) in printed
 
 
 @every_lesson
